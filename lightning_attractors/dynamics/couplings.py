@@ -1,0 +1,160 @@
+"""Coupling matrices A whose kernel holds planted columns exactly."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attractors.errors import require
+
+CouplingName = Literal["spectral", "projected"]
+
+
+class Coupling(nn.Module, ABC):
+    """A trainable matrix A (N, N) with A φ = 0 for every planted φ.
+
+    The planted columns are stored as an orthonormal basis Q (N, K) of their span: the kernel is the
+    same and everything built on it is better conditioned.
+
+    Args:
+        planted: planted columns, one per row, shape (K, N), linearly independent.
+
+    Attributes:
+        constrain_interval: optimizer steps after which :meth:`constrain_` is due.
+    """
+
+    constrain_interval: int
+    planted_basis: Tensor
+
+    def __init__(self, planted: Tensor) -> None:
+        super().__init__()
+        exact = planted.double()
+        require(
+            int(torch.linalg.matrix_rank(exact)) == len(exact),
+            "planted",
+            f"{len(exact)} columns",
+            "must be linearly independent",
+        )
+        basis, _ = torch.linalg.qr(exact.T)
+        self.register_buffer("planted_basis", basis.to(planted.dtype))
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes N."""
+        return self.planted_basis.shape[0]
+
+    @abstractmethod
+    def matrix(self) -> Tensor:
+        """The coupling matrix A, shape (N, N), differentiable in the parameters."""
+
+    @abstractmethod
+    def modes(self) -> Tensor:
+        """A real basis Φ of eigenvectors as columns, shape (N, N); the first K span the planted columns."""
+
+    @abstractmethod
+    def eigenvalues(self) -> Tensor:
+        """All N eigenvalues of A, complex128, the K planted zeros included."""
+
+    @abstractmethod
+    def constrain_(self, limit: float) -> None:
+        """Bring the real part of every eigenvalue down to ``limit`` > 0 where it lies above, in place."""
+
+
+class SpectralCoupling(Coupling):
+    r"""A = Φ Λ Φ⁻¹ with trained eigenvalues and eigenvectors (Marino et al., 2024).
+
+    Φ = [Q | V]: the K planted columns have eigenvalue 0, the N − K trained ones start orthonormal and
+    random with eigenvalues drawn from N(−5, 1). One linear solve per call of :meth:`matrix`.
+
+    Args:
+        planted: planted columns, one per row, shape (K, N).
+    """
+
+    constrain_interval = 1
+
+    def __init__(self, planted: Tensor) -> None:
+        super().__init__(planted)
+        num_classes = len(planted)
+        free = self.num_nodes - num_classes
+        basis = self.planted_basis
+        frame, _ = torch.linalg.qr(torch.cat([basis, torch.randn(self.num_nodes, free)], dim=1))
+        self.eigenvectors = nn.Parameter(frame[:, num_classes:].contiguous())
+        self.trained_eigenvalues = nn.Parameter(torch.randn(free) - 5.0)
+
+    def _all_eigenvalues(self) -> Tensor:
+        planted = self.trained_eigenvalues.new_zeros(self.planted_basis.shape[1])
+        return torch.cat([planted, self.trained_eigenvalues])
+
+    def modes(self) -> Tensor:
+        return torch.cat([self.planted_basis, self.eigenvectors], dim=1)
+
+    def matrix(self) -> Tensor:
+        modes = self.modes()
+        return torch.linalg.solve(modes, modes * self._all_eigenvalues(), left=False)
+
+    @torch.no_grad()
+    def eigenvalues(self) -> Tensor:
+        return self._all_eigenvalues().to(torch.complex128)
+
+    @torch.no_grad()
+    def constrain_(self, limit: float) -> None:
+        self.trained_eigenvalues.clamp_(max=limit)
+
+
+class ProjectedCoupling(Coupling):
+    """A = M (I − P) with M trained and P = Q Qᵀ the projector on the planted span.
+
+    The same family of matrices as :class:`SpectralCoupling` (every A with the planted kernel is of this
+    form), reached without a solve and without an inverse that can become ill-conditioned. M starts as a
+    random orthogonal matrix times ``scale``.
+
+    The eigenvalues of M are not at hand, so :meth:`constrain_` computes them; being linear in M they are
+    brought below the limit by scaling M as a whole.
+
+    Args:
+        planted: planted columns, one per row, shape (K, N).
+        scale: factor of the initial orthogonal matrix, above 0.
+    """
+
+    constrain_interval = 50
+
+    def __init__(self, planted: Tensor, scale: float = 5.0) -> None:
+        super().__init__(planted)
+        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(self.num_nodes, self.num_nodes), scale))
+
+    def matrix(self) -> Tensor:
+        basis = self.planted_basis
+        return self.weight - (self.weight @ basis) @ basis.T
+
+    @torch.no_grad()
+    def modes(self) -> Tensor:
+        values, vectors = torch.linalg.eig(self.matrix().double())
+        order = values.abs().argsort()[self.planted_basis.shape[1] :]
+        values, vectors = values[order], vectors[:, order]
+        # A conjugate pair of eigenvectors spans the same plane as its real and imaginary parts.
+        real = torch.where(values.imag >= 0, vectors.real, vectors.imag)
+        return torch.cat([self.planted_basis, real.to(self.planted_basis)], dim=1)
+
+    @torch.no_grad()
+    def eigenvalues(self) -> Tensor:
+        return torch.linalg.eigvals(self.matrix().double())
+
+    @torch.no_grad()
+    def constrain_(self, limit: float) -> None:
+        largest = float(self.eigenvalues().real.max())
+        if largest > limit:
+            self.weight.mul_(limit / largest)
+
+
+def make_coupling(name: CouplingName, planted: Tensor) -> Coupling:
+    """Build the coupling called ``name`` on the planted columns (K, N).
+
+    Raises:
+        SettingError: if there is no coupling of that name.
+    """
+    kinds: dict[str, type[Coupling]] = {"spectral": SpectralCoupling, "projected": ProjectedCoupling}
+    require(name in kinds, "coupling", name, f"must be one of {sorted(kinds)}")
+    return kinds[name](planted)

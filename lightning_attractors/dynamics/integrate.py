@@ -1,0 +1,64 @@
+"""Fixed-step integration: what is solved, how a step is taken and how far it goes combine freely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+VectorField = Callable[[Tensor], Tensor]
+Step = Callable[[VectorField, Tensor, float], Tensor]
+IntegratorName = Literal["euler", "rk4"]
+
+
+def euler(field: VectorField, x: Tensor, dt: float) -> Tensor:
+    """One explicit Euler step, x + Δt F(x)."""
+    return x + dt * field(x)
+
+
+def rk4(field: VectorField, x: Tensor, dt: float) -> Tensor:
+    """One step of the classical Runge-Kutta method of fourth order."""
+    k1 = field(x)
+    k2 = field(x + 0.5 * dt * k1)
+    k3 = field(x + 0.5 * dt * k2)
+    k4 = field(x + dt * k3)
+    return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+STEPS: dict[str, Step] = {"euler": euler, "rk4": rk4}
+
+
+def clipped(step: Step, bound: float) -> Step:
+    """The same step, with every component of the new state clamped to [−bound, bound]."""
+
+    def clipped_step(field: VectorField, x: Tensor, dt: float) -> Tensor:
+        return step(field, x, dt).clamp(-bound, bound)
+
+    return clipped_step
+
+
+def reverse(field: VectorField) -> VectorField:
+    """The field of the same flow with time running backwards, ẋ = −F(x)."""
+    return lambda x: -field(x)
+
+
+def states(field: VectorField, x: Tensor, dt: float, steps: int, step: Step = euler) -> Iterator[Tensor]:
+    """The states from x on, one by one: ``steps + 1`` tensors of x's shape."""
+    yield x
+    for _ in range(steps):
+        x = step(field, x, dt)
+        yield x
+
+
+def trajectory(field: VectorField, x: Tensor, dt: float, steps: int, step: Step = euler) -> Tensor:
+    """All states from x on, shape (steps + 1, *x.shape)."""
+    return torch.stack(list(states(field, x, dt, steps, step)))
+
+
+def integrate(field: VectorField, x: Tensor, dt: float, steps: int, step: Step = euler) -> Tensor:
+    """State after ``steps`` steps of length ``dt`` from x, same shape as x."""
+    for _ in range(steps):
+        x = step(field, x, dt)
+    return x

@@ -1,0 +1,104 @@
+"""How close final states come to their attractors, as sums over the global batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class AttractorAccuracy(Metric):
+    """Share of states whose sign pattern agrees with their attractor's: H of Marino et al. (2024), eq. 7.
+
+    The similarity of a state x with its attractor φ is mean_i sign(x_i) sign(φ_i), in [−1, 1]; a state
+    counts when its similarity reaches the threshold.
+
+    Args:
+        threshold: least similarity that counts, in (−1, 1]; 1 counts perfect states only.
+
+    Example:
+        >>> metric = AttractorAccuracy(threshold=1.0)
+        >>> target = torch.tensor([[0.5, -0.5], [0.5, -0.5]])
+        >>> metric(torch.tensor([[0.4, -0.6], [0.4, 0.6]]), target)
+        tensor(0.5000)
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    hits: Tensor
+    total: Tensor
+
+    def __init__(self, threshold: float = 0.95, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.threshold = threshold
+        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, states: Tensor, attractors: Tensor) -> None:
+        """Count final states (B, N) against the attractors (B, N) of their classes."""
+        agreement = (states.sign() * attractors.sign()).sum(dim=1).double()
+        # Sums of signs are whole numbers: half a pixel of slack keeps the threshold itself inside.
+        self.hits += (agreement >= self.threshold * states.shape[1] - 1e-6).sum()
+        self.total += len(states)
+
+    def compute(self) -> Tensor:
+        """The share, in [0, 1]."""
+        return self.hits / self.total
+
+
+class Overlap(Metric):
+    """Mean overlap m_f = mean_j x_j · φ_j / ‖φ_j‖² (Marino et al., 2024, eq. 5, where ‖φ‖² = N a²).
+
+    1 when every state is its attractor.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    sum: Tensor
+    total: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("sum", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, states: Tensor, attractors: Tensor) -> None:
+        """Add final states (B, N) and the attractors (B, N) of their classes."""
+        products = (states * attractors).sum(dim=1) / attractors.square().sum(dim=1)
+        self.sum += products.sum(dtype=self.sum.dtype)
+        self.total += len(states)
+
+    def compute(self) -> Tensor:
+        """The mean overlap."""
+        return (self.sum / self.total).float()
+
+
+class TrajectoryError(Metric):
+    """Mean squared distance to the attractor over time: MSE(t) of Marino et al. (2024), eq. 6.
+
+    Args:
+        num_times: number of recorded times.
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    sum: Tensor
+    total: Tensor
+
+    def __init__(self, num_times: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("sum", torch.zeros(num_times, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, states: Iterable[Tensor], attractors: Tensor) -> None:
+        """Add states (B, N) at each time, in order, and the attractors (B, N) of their classes."""
+        errors = [(state - attractors).square().sum(dtype=self.sum.dtype) for state in states]
+        self.sum += torch.stack(errors)
+        self.total += len(attractors)
+
+    def compute(self) -> Tensor:
+        """MSE(t), shape (T,)."""
+        return (self.sum / self.total).float()

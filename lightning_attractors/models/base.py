@@ -1,0 +1,70 @@
+"""What all models share: optimisers from YAML, and checkpoints that know whose they are."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+
+from lightning_attractors.errors import SettingError
+from lightning_attractors.models.optimizers import build_optimizer
+
+OPTIMIZATION_SETTINGS = ["optimizer", "optimizers", "lr_scheduler", "lr_interval"]
+
+
+class Classifier(L.LightningModule):
+    """Base of all models: ``forward(images) -> logits``, images in [0, 1] of shape (B, C, H, W).
+
+    Args:
+        optimizer: makes the optimiser from the parameters.
+        optimizers: optimisers of parameters whose name starts with the key; others get ``optimizer``.
+        lr_scheduler: makes the learning-rate scheduler from the optimiser.
+        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+    """
+
+    divergence_hint = "lower the learning rate (model.optimizer)"
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        optimizers: dict[str, OptimizerCallable] | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["step", "epoch"] = "epoch",
+    ) -> None:
+        super().__init__()
+        self.optimizer_factory = optimizer
+        self.optimizer_factories = optimizers or {}
+        self.scheduler_factory = lr_scheduler
+        self.lr_interval = lr_interval
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self, self.optimizer_factory, self.optimizer_factories)
+        if self.scheduler_factory is None:
+            return optimizer
+        scheduler: Any = self.scheduler_factory(optimizer)
+        if getattr(scheduler, "total_steps", 0) is None:
+            steps = self.trainer.estimated_stepping_batches
+            scheduler.total_steps = int(steps) if self.lr_interval == "step" else self.trainer.max_epochs
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_interval},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["model_class"] = type(self).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        written_by = checkpoint.get("model_class", type(self).__name__)
+        if written_by != type(self).__name__:
+            raise SettingError("ckpt_path", written_by, f"must be a checkpoint of {type(self).__name__}")
+        ours = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        theirs = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        for name in sorted(ours.keys() | theirs.keys()):
+            if ours.get(name) != theirs.get(name):
+                raise SettingError(
+                    "ckpt_path",
+                    f"{name} of shape {theirs.get(name)}",
+                    f"this {type(self).__name__} needs shape {ours.get(name)}; use the config that made it",
+                )

@@ -1,0 +1,235 @@
+"""SA-nODE: stable attractors for classification via ordinary differential equations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from lightning_attractors.dynamics import (
+    STEPS,
+    CouplingName,
+    DoubleWellField,
+    IntegratorName,
+    Step,
+    block_patterns,
+    clipped,
+    integrate,
+    integrate_double_well,
+    make_coupling,
+    reverse,
+    rk4,
+    states,
+)
+from lightning_attractors.errors import require
+from lightning_attractors.models.attractor import AttractorClassifier
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+
+# Share of the stability bound that trained eigenvalues may use; the rest is the slowest decay rate.
+_BOUND_SHARE = 0.99
+# The authors' public code clips the state to ±10a.
+_CLIP = 10.0
+
+
+class SANODE(AttractorClassifier):
+    r"""ẋ = 4γ x (a² − x²) + β A x, with one planted attractor in {±a}^N per class (Marino et al., 2024).
+
+    The image is the initial state; the class is the attractor that the state is carried to. A has the
+    attractors in its kernel, so they are equilibria exactly; they are stable as long as every eigenvalue of
+    A stays below 8a²|γ|/β, β = 1/√N, which training enforces: after every step for the ``spectral``
+    coupling, every 50 steps and at the end of every epoch for the ``projected`` one.
+
+    Args:
+        num_classes: number of classes K.
+        image_shape: shape (C, H, W) of the images; N = C·H·W nodes.
+        coupling: ``spectral`` (A = Φ Λ Φ⁻¹, as published) or ``projected`` (A = M (I − P), no solve).
+        a: position of the wells, above 0.
+        gamma: initial strength γ of the wells, above 0; trained, used as |γ|.
+        dt: step length Δt, above 0.
+        steps: integration steps while training, at least 1.
+        eval_steps: integration steps otherwise; by default ``steps``.
+        integrator: ``euler`` (as published) or ``rk4``.
+        block: pixels of each class's block in its attractor; by default as many as fit.
+        optimizer: makes the optimiser of the parameters.
+        optimizers: optimisers of parameters whose name starts with the key, such as ``coupling``.
+        lr_scheduler: makes the learning-rate scheduler from the optimiser.
+        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+
+    Raises:
+        SettingError: if a setting lies outside its range.
+
+    Example:
+        >>> model = SANODE(num_classes=5, image_shape=(1, 7, 7))
+        >>> model(torch.rand(3, 1, 7, 7)).shape
+        torch.Size([3, 5])
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        coupling: CouplingName = "spectral",
+        a: float = 0.5,
+        gamma: float = 0.4,
+        dt: float = 0.1,
+        steps: int = 55,
+        eval_steps: int | None = None,
+        integrator: IntegratorName = "euler",
+        block: int | None = None,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        optimizers: dict[str, OptimizerCallable] | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["step", "epoch"] = "epoch",
+    ) -> None:
+        require(a > 0, "a", a, "must be above 0")
+        require(gamma > 0, "gamma", gamma, "must be above 0")
+        require(integrator in STEPS, "integrator", integrator, f"must be one of {sorted(STEPS)}")
+        num_nodes = math.prod(image_shape)
+        super().__init__(
+            attractors=block_patterns(num_classes, num_nodes, low=-a, high=a, block=block),
+            image_shape=image_shape,
+            dt=dt,
+            steps=steps,
+            eval_steps=eval_steps,
+            optimizer=optimizer,
+            optimizers=optimizers,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+        )
+        self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
+        self.a = a
+        self.beta = 1 / math.sqrt(num_nodes)
+        self.integrator = integrator
+        self.gamma = nn.Parameter(torch.tensor(float(gamma)))
+        self.coupling = make_coupling(coupling, self.attractors)
+
+    @property
+    def eigenvalue_bound(self) -> float:
+        """8a²|γ|/β: the attractors are stable if and only if every eigenvalue of A is below it."""
+        return 8 * self.a**2 * abs(float(self.gamma)) / self.beta
+
+    def field(self) -> DoubleWellField:
+        """The vector field with its coupling formed, for one integration."""
+        with torch.autocast(self.device.type, enabled=False):
+            return DoubleWellField(self.beta * self.coupling.matrix(), self.gamma.abs(), self.a)
+
+    def vector_field(self, x: Tensor) -> Tensor:
+        return self.field()(x)
+
+    def step_map(self, x: Tensor) -> Tensor:
+        return self._step(self.field(), x, self.dt)
+
+    @property
+    def _step(self) -> Step:
+        return clipped(STEPS[self.integrator], _CLIP * self.a)
+
+    def final_state(self, images: Tensor) -> Tensor:
+        x, field = self.initial_state(images), self.field()
+        if self.integrator == "euler":
+            return integrate_double_well(field, x, self.dt, self.num_steps, _CLIP * self.a)
+        return integrate(field, x, self.dt, self.num_steps, self._step)
+
+    def states(self, images: Tensor, steps: int | None = None) -> Iterator[Tensor]:
+        x, field = self.initial_state(images), self.field()
+        return states(field, x, self.dt, steps or self.eval_steps, self._step)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        interval = self.coupling.constrain_interval
+        if self.global_step % interval == 0 or self.trainer.is_last_batch:
+            self.coupling.constrain_(_BOUND_SHARE * self.eigenvalue_bound)
+            if interval > 1 and self.trainer.world_size > 1:
+                # Eigenvalues computed on different processors may differ in the last bit.
+                for parameter in self.coupling.parameters():
+                    torch.distributed.broadcast(parameter.data, src=0)
+
+    @torch.no_grad()
+    def invert(self, final: Tensor, time: float, dt: float = 1e-3) -> Tensor:
+        """Integrate the flow backwards in time, from states at ``time`` to the images they came from.
+
+        Runge-Kutta of fourth order on ẋ = −F(x). The attractors repel in reversed time, so errors of the
+        state grow like exp(8a²γ · time): use float64 (``model.double()``) and short times (3.2 for MNIST
+        and 4.0 for Fashion-MNIST in the paper).
+
+        Args:
+            final: states at ``time``, shape (B, N).
+            time: how far back to go, above 0.
+            dt: step length, above 0.
+
+        Returns:
+            States at time 0, shape (B, N).
+
+        Raises:
+            SettingError: if ``time`` or ``dt`` is not above 0.
+        """
+        require(time > 0, "time", time, "must be above 0")
+        require(dt > 0, "dt", dt, "must be above 0")
+        count = max(1, round(time / dt))
+        return integrate(reverse(self.field()), final, time / count, count, rk4)
+
+    @torch.no_grad()
+    def spectral_probe(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        sigma: float,
+        fractions: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Steady-state MSE after noise on a random fraction of each image's spectral coefficients.
+
+        An image is x = Φ c in the eigenvectors of A; a fraction f of the coefficients, chosen at random for
+        every image, is perturbed by N(0, σ²) (Marino et al., 2024, figures 5 and 6).
+
+        Args:
+            images: images in [0, 1], shape (B, C, H, W).
+            labels: their classes, shape (B,).
+            sigma: standard deviation σ_A of the perturbation, at least 0.
+            fractions: fractions f in [0, 1], shape (F,).
+            generator: source of the randomness.
+
+        Returns:
+            Mean squared distance to the attractor for each fraction, shape (F,).
+
+        Raises:
+            SettingError: if ``sigma`` or a fraction lies outside its range.
+        """
+        require(sigma >= 0, "sigma", sigma, "must be at least 0")
+        require(
+            bool(((fractions >= 0) & (fractions <= 1)).all()), "fractions", fractions.tolist(), "must lie in [0, 1]"
+        )
+        modes = self.coupling.modes()
+        coefficients = torch.linalg.solve(modes, self.initial_state(images).T).T
+        targets = self.attractors[labels]
+        errors = []
+        for fraction in fractions.tolist():
+            count = round(fraction * coefficients.shape[1])
+            ranks = torch.rand(coefficients.shape, generator=generator).argsort(dim=1).argsort(dim=1)
+            noise = sigma * torch.randn(coefficients.shape, generator=generator)
+            perturbed = coefficients + (noise * (ranks < count)).to(coefficients)
+            start = (perturbed @ modes.T).view(len(images), *self.image_shape)
+            errors.append((self.final_state(start) - targets).square().sum(dim=1).mean())
+        return torch.stack(errors)
+
+    def robust_fraction(self, fractions: Tensor, errors: Tensor, tolerance: float = 0.05) -> float:
+        """Largest fraction before the MSE of :meth:`spectral_probe` has degraded by more than 5 %.
+
+        The degradation is measured against ‖φ‖² = N a², the MSE of a state at the origin, since the MSE of
+        converged states is zero to rounding.
+
+        Args:
+            fractions: increasing fractions, shape (F,), the first of which is the reference.
+            errors: their MSE, shape (F,).
+            tolerance: degradation that is still accepted, as a fraction of N a².
+
+        Returns:
+            The largest of the fractions up to which every MSE is within the tolerance.
+        """
+        scale = float(self.attractors[0].square().sum())
+        within = (errors - errors[0]) <= tolerance * scale
+        return float(fractions[int(within.long().cumprod(0).sum()) - 1])
+
+
