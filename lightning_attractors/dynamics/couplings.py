@@ -16,8 +16,8 @@ CouplingName = Literal["spectral", "projected"]
 class Coupling(nn.Module, ABC):
     """A trainable matrix A (N, N) with A φ = 0 for every planted φ.
 
-    The planted columns are stored as an orthonormal basis Q (N, K) of their span: the kernel is the
-    same and everything built on it is better conditioned.
+    What enters A is an orthonormal basis Q (N, K) of the planted span: the kernel is the same and
+    everything built on it is better conditioned.
 
     Args:
         planted: planted columns, one per row, shape (K, N), linearly independent.
@@ -27,24 +27,24 @@ class Coupling(nn.Module, ABC):
     """
 
     constrain_interval: int
-    planted_basis: Tensor
+    planted: Tensor
 
     def __init__(self, planted: Tensor) -> None:
         super().__init__()
-        exact = planted.double()
-        require(
-            int(torch.linalg.matrix_rank(exact)) == len(exact),
-            "planted",
-            f"{len(exact)} columns",
-            "must be linearly independent",
-        )
-        basis, _ = torch.linalg.qr(exact.T)
-        self.register_buffer("planted_basis", basis.to(planted.dtype))
+        rank = int(torch.linalg.matrix_rank(planted.double()))
+        require(rank == len(planted), "planted", f"rank {rank}", f"{len(planted)} columns must be independent")
+        # A copy: what becomes of the caller's tensor must not change the kernel.
+        self.register_buffer("planted", planted.clone())
 
     @property
     def num_nodes(self) -> int:
         """Number of nodes N."""
-        return self.planted_basis.shape[0]
+        return self.planted.shape[1]
+
+    def planted_basis(self) -> Tensor:
+        """Q, shape (N, K): as exact as the module's present dtype, so that a float64 copy is exact too."""
+        basis, _ = torch.linalg.qr(self.planted.T)
+        return basis
 
     @abstractmethod
     def matrix(self) -> Tensor:
@@ -79,17 +79,17 @@ class SpectralCoupling(Coupling):
         super().__init__(planted)
         num_classes = len(planted)
         free = self.num_nodes - num_classes
-        basis = self.planted_basis
+        basis = self.planted_basis()
         frame, _ = torch.linalg.qr(torch.cat([basis, torch.randn(self.num_nodes, free)], dim=1))
         self.eigenvectors = nn.Parameter(frame[:, num_classes:].contiguous())
         self.trained_eigenvalues = nn.Parameter(torch.randn(free) - 5.0)
 
     def _all_eigenvalues(self) -> Tensor:
-        planted = self.trained_eigenvalues.new_zeros(self.planted_basis.shape[1])
+        planted = self.trained_eigenvalues.new_zeros(len(self.planted))
         return torch.cat([planted, self.trained_eigenvalues])
 
     def modes(self) -> Tensor:
-        return torch.cat([self.planted_basis, self.eigenvectors], dim=1)
+        return torch.cat([self.planted_basis(), self.eigenvectors], dim=1)
 
     def matrix(self) -> Tensor:
         modes = self.modes()
@@ -126,17 +126,17 @@ class ProjectedCoupling(Coupling):
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(self.num_nodes, self.num_nodes), scale))
 
     def matrix(self) -> Tensor:
-        basis = self.planted_basis
+        basis = self.planted_basis()
         return self.weight - (self.weight @ basis) @ basis.T
 
     @torch.no_grad()
     def modes(self) -> Tensor:
         values, vectors = torch.linalg.eig(self.matrix().double())
-        order = values.abs().argsort()[self.planted_basis.shape[1] :]
+        order = values.abs().argsort()[len(self.planted) :]
         values, vectors = values[order], vectors[:, order]
         # A conjugate pair of eigenvectors spans the same plane as its real and imaginary parts.
         real = torch.where(values.imag >= 0, vectors.real, vectors.imag)
-        return torch.cat([self.planted_basis, real.to(self.planted_basis)], dim=1)
+        return torch.cat([self.planted_basis(), real.to(self.planted)], dim=1)
 
     @torch.no_grad()
     def eigenvalues(self) -> Tensor:

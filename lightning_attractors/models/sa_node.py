@@ -110,7 +110,7 @@ class SANODE(AttractorClassifier):
     @property
     def eigenvalue_bound(self) -> float:
         """8a²|γ|/β: the attractors are stable if and only if every eigenvalue of A is below it."""
-        return 8 * self.a**2 * abs(float(self.gamma)) / self.beta
+        return 8 * self.a**2 * abs(self.gamma.item()) / self.beta
 
     def field(self) -> DoubleWellField:
         """The vector field with its coupling formed, for one integration."""

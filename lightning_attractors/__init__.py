@@ -1,0 +1,1 @@
+"""Classifiers that are dynamical systems with planted, provably stable attractors, on PyTorch Lightning."""

@@ -1,0 +1,29 @@
+"""Entry point of ``python -m lightning_attractors``."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from lightning_attractors.callbacks import UnstableError
+from lightning_attractors.cli import AttractorsCLI
+from lightning_attractors.errors import NonFiniteError, SettingError
+
+
+def main() -> None:
+    """Run the command line; errors made for people are one line, without a traceback."""
+    # Raised inside Lightning by newer versions of torch; nothing that a user could act on.
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    try:
+        AttractorsCLI(
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+        )
+    except (SettingError, NonFiniteError, UnstableError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

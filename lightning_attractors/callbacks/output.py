@@ -1,0 +1,48 @@
+"""Where a run's files and figures go."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+
+
+def run_folder(trainer: L.Trainer) -> Path:
+    """The folder that holds everything this run leaves.
+
+    It is the logger's folder, or the trainer's root folder without a logger. Call it on every rank: finding
+    it out is a collective operation.
+    """
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: aside first, then renamed into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
+
+
+def log_scalars(trainer: L.Trainer, values: dict[str, float]) -> None:
+    """Send scalars to every logger at the present step."""
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=trainer.global_step)
+
+
+def log_figure(trainer: L.Trainer, name: str, figure: Figure) -> None:
+    """Send a figure to every TensorBoard logger at the present step."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(name, figure, global_step=trainer.global_step)

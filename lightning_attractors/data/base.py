@@ -1,0 +1,166 @@
+"""What the data modules share: checks, splits held in memory, and loaders."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lightning_attractors.data.dataset import InMemoryDataset
+from lightning_attractors.data.generators import Stream, keyed_generator
+from lightning_attractors.data.loader import ResumableLoader
+from lightning_attractors.data.sampler import EpochRandomSampler
+from lightning_attractors.data.transforms import replace_pixels, to_unit_range
+from lightning_attractors.errors import require
+
+
+class Labelled(NamedTuple):
+    """Images (n, C, H, W), uint8 in 0..255, and their labels (n,), int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class InMemoryDataModule(L.LightningDataModule):
+    """Base of the data modules: three splits in memory, served as whole batches.
+
+    Training noise, shifts and flips are fresh in every epoch. Validation and test noise is drawn once, in
+    ``setup``, from a generator keyed by the seed and the split, so it depends neither on the batch size nor
+    on the number of devices. Validation images carry the *training* noise level, so that a checkpoint is
+    chosen on the distribution that was trained for; test images carry ``noise_test``. Only training images
+    are shifted or flipped. A batch is ``(images, labels)``: float32 in [0, 1] of shape (B, C, H, W), and
+    int64 of shape (B,).
+
+    A subclass sets ``image_shape`` on the class, sets ``num_classes`` and ``class_names`` there or in its
+    constructor, and writes :meth:`load_splits`.
+
+    Args:
+        batch_size: training images per batch and process, at least 1.
+        eval_batch_size: validation, test or prediction images per batch and process, at least 1.
+        noise_train: fraction of pixels replaced by U(0, 1) in training and validation images, from 0 to 1.
+        noise_test: the same for test images.
+        max_shift: training images are shifted by up to this many pixels, at least 0 and below the image size.
+        flip: whether training images are mirrored left to right with probability ½.
+        seed: seed of noise, shifts, flips and training order, at least 0.
+
+    Attributes:
+        num_classes: K, the number of classes.
+        image_shape: (C, H, W).
+        class_names: K names, in the order of the labels.
+        datasets: after ``setup``, the ``InMemoryDataset`` of each of ``train``, ``val`` and ``test``.
+
+    Raises:
+        SettingError: when a setting is out of range.
+    """
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    class_names: list[str]
+
+    def __init__(
+        self,
+        batch_size: int = 250,
+        eval_batch_size: int = 1000,
+        noise_train: float = 0.0,
+        noise_test: float = 0.0,
+        max_shift: int = 0,
+        flip: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
+        require(eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "must be at least 1")
+        require(0 <= noise_train <= 1, "noise_train", noise_train, "must be from 0 to 1")
+        require(0 <= noise_test <= 1, "noise_test", noise_test, "must be from 0 to 1")
+        side = min(self.image_shape[1:])
+        require(0 <= max_shift < side, "max_shift", max_shift, f"must be from 0 to {side - 1} pixels")
+        require(seed >= 0, "seed", seed, "must be at least 0")
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.noise_train = noise_train
+        self.noise_test = noise_test
+        self.max_shift = max_shift
+        self.flip = flip
+        self.seed = seed
+        self.datasets: dict[str, InMemoryDataset] = {}
+
+    def load_splits(self) -> tuple[Labelled, Labelled, Labelled]:
+        """The clean training, validation and test images, all of ``image_shape``; called once."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load all three splits, whatever the stage: a bad test file is better found before training."""
+        if self.datasets:
+            return
+        train, val, test = self.load_splits()
+        self.datasets = {
+            "train": InMemoryDataset(
+                *train,
+                noise=self.noise_train,
+                max_shift=self.max_shift,
+                flip=self.flip,
+                seed=self.seed,
+                epoch=self._current_epoch,
+            ),
+            "val": self._with_fixed_noise(val, self.noise_train, split=0),
+            "test": self._with_fixed_noise(test, self.noise_test, split=1),
+        }
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Training batches, in an order that is a function of the seed and the epoch."""
+        dataset = self.datasets["train"]
+        return ResumableLoader(
+            self._batches_done,
+            dataset=dataset,
+            batch_size=self.batch_size,
+            sampler=EpochRandomSampler(dataset, self.seed),
+            **_loader_options(),
+        )
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Validation batches, in order, with fixed noise."""
+        return self._eval_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Test batches, in order, with fixed noise."""
+        return self._eval_dataloader("test")
+
+    def predict_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """The test batches again."""
+        return self._eval_dataloader("test")
+
+    def _eval_dataloader(self, split: str) -> DataLoader[tuple[Tensor, Tensor]]:
+        return DataLoader(self.datasets[split], batch_size=self.eval_batch_size, **_loader_options())
+
+    def _with_fixed_noise(self, data: Labelled, fraction: float, split: int) -> InMemoryDataset:
+        if fraction == 0:
+            return InMemoryDataset(*data)  # bytes take a quarter of the memory of floats
+        generator = keyed_generator(Stream.FIXED_NOISE, self.seed, split)
+        return InMemoryDataset(replace_pixels(to_unit_range(data.images), fraction, generator), data.labels)
+
+    def _current_epoch(self) -> int:
+        if self.trainer is None:
+            return 0
+        # the counter that Lightning passes to samplers; `trainer.current_epoch` lags behind it after resuming a
+        # run that is limited by max_steps
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        return progress.processed
+
+    def _batches_done(self) -> int:
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
+
+
+def _already_collated(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch
+
+
+def _loader_options() -> dict[str, Any]:
+    return {
+        "collate_fn": _already_collated,
+        "pin_memory": torch.cuda.is_available(),
+        # a loader without a generator takes a number from the global one, for workers that we do not have
+        "generator": torch.Generator(),
+    }

@@ -1,0 +1,71 @@
+"""A data set that lives in memory as two tensors and serves whole batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_attractors.data.generators import Stream, keyed_generator
+from lightning_attractors.data.transforms import random_flip, random_shift, replace_pixels, to_unit_range
+
+
+class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Images and labels in memory, with optional random changes that are fresh in every epoch.
+
+    A batch is shifted, then flipped, then corrupted. Its random numbers come from a generator keyed by the
+    seed, the epoch and the batch's first index. An index appears once in an epoch, so batches and ranks draw
+    from distinct streams without sharing any state, and a resumed run repeats an uninterrupted one.
+
+    Args:
+        images: (n, C, H, W), uint8 in 0..255, or float32 in [0, 1].
+        labels: (n,), int64.
+        noise: ε, the fraction of pixels that :func:`replace_pixels` replaces, from 0 to 1.
+        max_shift: the largest offset of :func:`random_shift`, in pixels.
+        flip: whether :func:`random_flip` is applied.
+        seed: seed of the random changes, at least 0.
+        epoch: gives the current epoch; ``int`` itself gives 0, for data that do not change.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        noise: float = 0.0,
+        max_shift: int = 0,
+        flip: bool = False,
+        seed: int = 0,
+        epoch: Callable[[], int] = int,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.noise = noise
+        self.max_shift = max_shift
+        self.flip = flip
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """One image (C, H, W) and its label (), changed as a batch of one would be."""
+        images, labels = self.__getitems__([index])
+        return images[0], labels[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A whole batch: images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
+        chosen = np.asarray(indices)
+        images = torch.from_numpy(self.images.numpy()[chosen])
+        labels = torch.from_numpy(self.labels.numpy()[chosen])
+        if not (self.noise or self.max_shift or self.flip):
+            return to_unit_range(images), labels
+        generator = keyed_generator(Stream.BATCH, self.seed, self.epoch(), int(chosen[0]))
+        images = random_shift(images, self.max_shift, generator)
+        if self.flip:
+            images = random_flip(images, generator)
+        return replace_pixels(to_unit_range(images), self.noise, generator), labels

@@ -1,0 +1,42 @@
+"""The training loader, which can go on in the middle of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+
+class ResumableLoader(DataLoader[tuple[Tensor, Tensor]]):
+    """A ``DataLoader`` that passes over the batches which a run had finished before it was interrupted.
+
+    Lightning hands a loader its state back when it resumes, and counts the finished batches itself. So the
+    state is empty and its return is only the signal that the next epoch to be served may be a partial one:
+    the order of the sampler and the changes made to the images depend on the epoch alone.
+
+    Args:
+        batches_done: gives the number of batches of the current epoch that were finished.
+        kwargs: as for ``torch.utils.data.DataLoader``.
+    """
+
+    def __init__(self, batches_done: Callable[[], int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batches_done = batches_done
+        self._resuming = False
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
+        # a generator: Lightning makes the first iterator before its counters are those of the resumed run
+        done = self.batches_done() if self._resuming else 0
+        self._resuming = False
+        yield from islice(super().__iter__(), done, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: see the class."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Serve the rest of the interrupted epoch first."""
+        self._resuming = True

@@ -1,0 +1,93 @@
+"""Corruptions and augmentations of whole batches of images, each with a generator of its own.
+
+Tensors go in and come out, NumPy does the work in between: on arrays this small one thread is faster than waking
+several, and stays so when other processes keep the cores busy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """Images as float32 in [0, 1]: bytes are divided by 255, floats pass unchanged.
+
+    Args:
+        images: (B, C, H, W), uint8 in 0..255 or float32 in [0, 1], on the CPU.
+
+    Returns:
+        (B, C, H, W), float32.
+    """
+    if images.dtype != torch.uint8:
+        return images
+    return torch.from_numpy(images.numpy().astype(np.float32) / 255)
+
+
+def replace_pixels(images: Tensor, fraction: float, generator: np.random.Generator) -> Tensor:
+    """Noise ε: replace a fraction of the pixels of every image by uniform random values.
+
+    Exactly ``round(fraction * H * W)`` positions are drawn per image, all sets of that size being equally
+    likely; at a drawn position every channel gets its own U(0, 1) value.
+
+    Args:
+        images: (B, C, H, W), float32 in [0, 1], on the CPU; not modified.
+        fraction: ε, from 0 to 1.
+        generator: where the positions and values come from.
+
+    Returns:
+        (B, C, H, W), float32 in [0, 1].
+    """
+    batch, channels, height, width = images.shape
+    count = round(fraction * height * width)
+    if count == 0:
+        return images
+    # the places of the smallest of independent keys are a uniform choice of that many places; sorting them
+    # makes the outcome independent of how this processor partitions
+    keys = generator.random((batch, height * width), dtype=np.float32)
+    places = np.sort(np.argpartition(keys, count - 1, axis=1)[:, :count], axis=1)
+    values = generator.random((batch, channels, count), dtype=np.float32)
+    pixels = images.numpy().reshape(batch, channels, height * width).copy()
+    np.put_along_axis(pixels, places[:, np.newaxis], values, axis=2)
+    return torch.from_numpy(pixels).view(images.shape)
+
+
+def random_shift(images: Tensor, max_shift: int, generator: np.random.Generator) -> Tensor:
+    """Translate every image by its own random offset, shifting zeros in.
+
+    The offset is uniform on the integers of [-max_shift, max_shift]², rows and columns independently.
+
+    Args:
+        images: (B, C, H, W), any dtype, on the CPU; not modified.
+        max_shift: the largest offset, in pixels, at least 0.
+        generator: where the offsets come from.
+
+    Returns:
+        (B, C, H, W), of the same dtype.
+    """
+    if max_shift == 0:
+        return images
+    batch, _, height, width = images.shape
+    rows, columns = generator.integers(2 * max_shift + 1, size=(2, batch))
+    border = (max_shift, max_shift)
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), border, border))
+    # every window of the padded image is one offset; the view costs nothing until one is picked
+    windows = sliding_window_view(padded, (height, width), axis=(2, 3))
+    return torch.from_numpy(windows[np.arange(batch), :, rows, columns])
+
+
+def random_flip(images: Tensor, generator: np.random.Generator) -> Tensor:
+    """Mirror every image left to right with probability ½.
+
+    Args:
+        images: (B, C, H, W), any dtype, on the CPU; not modified.
+        generator: where the choices come from.
+
+    Returns:
+        (B, C, H, W), of the same dtype.
+    """
+    mirrored = generator.random((len(images), 1, 1, 1)) < 0.5
+    array = images.numpy()
+    return torch.from_numpy(np.where(mirrored, array[..., ::-1], array))

@@ -1,0 +1,57 @@
+"""The table that a run ends with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import lightning as L
+from rich.console import Console
+from rich.table import Table
+
+from lightning_attractors.callbacks import StabilityCertificate
+
+_METRICS = {
+    "test/accuracy": "test accuracy",
+    "test/attractor_accuracy": "attractor accuracy H",
+    "test/perfect": "perfect (similarity 1)",
+    "test/overlap": "overlap m_f",
+}
+
+
+def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> None:
+    """Print test metrics, the verdict on stability, the training time and where everything is.
+
+    Args:
+        trainer: the trainer after ``fit`` and ``test``.
+        folder: the run's folder.
+        training_seconds: wall-clock time of the training.
+    """
+    table = Table(title="Run finished", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, label in _METRICS.items():
+        if key in trainer.callback_metrics:
+            table.add_row(label, f"{float(trainer.callback_metrics[key]):.4f}")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StabilityCertificate) and callback.certificates:
+            table.add_row("stable attractors", _verdict(callback))
+    table.add_row("training time", f"{training_seconds:.1f} s")
+    for label, name in (("config", "config.yaml"), ("certificate", "stability.json"), ("pictures", "figures")):
+        if (folder / name).exists():
+            table.add_row(label, str(folder / name))
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    if best:
+        table.add_row("best checkpoint", os.path.relpath(best))
+    table.add_row("logs", str(folder))
+    table.add_row("watch", f"tensorboard --logdir {folder.parent}")
+    Console().print(table)
+
+
+def _verdict(callback: StabilityCertificate) -> str:
+    certificates = callback.certificates or []
+    stable = sum(certificate.stable for certificate in certificates)
+    worst = max((certificate.flow for certificate in certificates), key=lambda flow: flow.abscissa)
+    text = f"{stable}/{len(certificates)}, worst eigenvalue {worst.abscissa:+.4g} ± {worst.error_bound:.1g}"
+    radii = [certificate.step.radius for certificate in certificates if certificate.step is not None]
+    return f"{text}, step map radius {max(radii):.4g}" if radii else text
