@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -69,7 +69,7 @@ class AttractorPictures(Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and trainer.is_global_zero and not trainer.sanity_checking:
-            for name, figure in self.figures(pl_module).items():
+            for name, figure in self.figures(pl_module, _class_names(trainer)).items():
                 log_figure(trainer, name, figure)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -77,7 +77,7 @@ class AttractorPictures(Callback):
         curve = getattr(pl_module, "mse_over_time", lambda: None)()
         if not trainer.is_global_zero:
             return
-        figures = self.figures(pl_module)
+        figures = self.figures(pl_module, _class_names(trainer))
         if curve is not None:
             figures["mse_over_time"] = draw_mse(curve.cpu(), float(cast(_AttractorModel, pl_module).dt))
         for name, figure in figures.items():
@@ -86,8 +86,8 @@ class AttractorPictures(Callback):
             figure.savefig(picture, dpi=120, format="png")
             write_atomically(folder / f"{name}.png", picture.getvalue())
 
-    def figures(self, module: L.LightningModule) -> dict[str, Figure]:
-        """All pictures of the module on the images seen last, by name."""
+    def figures(self, module: L.LightningModule, class_names: Sequence[str] = ()) -> dict[str, Figure]:
+        """All pictures of the module on the images seen last, by name; classes go by number without names."""
         assert self._samples is not None
         model = cast(_AttractorModel, module)
         images, labels = self._samples
@@ -96,10 +96,11 @@ class AttractorPictures(Callback):
             attractors = model.equilibria().detach().cpu()
         images, labels = images.cpu(), labels.cpu()
         shape = tuple(images.shape[1:])
+        names = class_names or [f"class {k}" for k in range(len(attractors))]
         figures = {
-            "trajectories": draw_trajectories(states, labels, model.dt),
-            "final_states": draw_triples(images, attractors[labels], states[-1], shape),
-            "attractors": draw_patterns(attractors, shape),
+            "trajectories": draw_trajectories(states, [names[label] for label in labels], model.dt),
+            "final_states": draw_triples(images, attractors[labels], states[-1]),
+            "attractors": draw_patterns(attractors, names, shape),
         }
         coupling = getattr(model, "coupling", None)
         if coupling is not None:
@@ -115,7 +116,11 @@ class AttractorPictures(Callback):
             self._samples = (images[first], labels[first])
 
 
-def draw_trajectories(states: Tensor, labels: Tensor, dt: float) -> Figure:
+def _class_names(trainer: L.Trainer) -> Sequence[str]:
+    return getattr(trainer.datamodule, "class_names", ())  # type: ignore[attr-defined]
+
+
+def draw_trajectories(states: Tensor, titles: Sequence[str], dt: float) -> Figure:
     """x_i(t) of all pixels, one panel per image; states (T, B, N)."""
     count = states.shape[1]
     figure = Figure(figsize=(4.5 * count, 3.6), layout="constrained")
@@ -128,29 +133,29 @@ def draw_trajectories(states: Tensor, labels: Tensor, dt: float) -> Figure:
         colors = colormaps["coolwarm"]((values[:, -1] / limit + 1) / 2)
         axis.add_collection(LineCollection(lines, colors=colors, linewidths=0.6, alpha=0.7))
         axis.autoscale_view()
-        axis.set(title=f"class {int(labels[b])}", xlabel="time t")
+        axis.set(title=titles[b], xlabel="time t")
     axes[0].set_ylabel("state x_i(t)")
     return figure
 
 
-def draw_triples(images: Tensor, attractors: Tensor, final: Tensor, shape: tuple[int, ...]) -> Figure:
-    """Each image beside its attractor and its final state."""
-    count = len(images)
+def draw_triples(images: Tensor, attractors: Tensor, final: Tensor) -> Figure:
+    """Each image (C, H, W) beside its attractor and its final state, both (N,)."""
+    count, shape = len(images), tuple(images.shape[1:])
     figure = Figure(figsize=(6, 2.1 * count), layout="constrained")
     axes = figure.subplots(count, 3, squeeze=False)
     limit = float(attractors.abs().max())
     for row in range(count):
-        axes[row][0].imshow(_picture(images[row], shape), cmap="gray", vmin=0, vmax=1)
+        axes[row][0].imshow(images[row].float().permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
         for column, state in ((1, attractors[row]), (2, final[row])):
             axes[row][column].imshow(_plane(state, shape), cmap="coolwarm", vmin=-limit, vmax=limit)
     for axis, title in zip(axes[0], ("image", "attractor", "final state"), strict=True):
         axis.set_title(title)
     for axis in axes.flat:
-        axis.set_axis_off()
+        axis.set(xticks=[], yticks=[])
     return figure
 
 
-def draw_patterns(attractors: Tensor, shape: tuple[int, ...]) -> Figure:
+def draw_patterns(attractors: Tensor, titles: Sequence[str], shape: tuple[int, ...]) -> Figure:
     """The attractor pattern of every class."""
     columns = min(5, len(attractors))
     rows = -(-len(attractors) // columns)
@@ -159,9 +164,9 @@ def draw_patterns(attractors: Tensor, shape: tuple[int, ...]) -> Figure:
     limit = float(attractors.abs().max())
     for axis in axes.flat:
         axis.set_axis_off()
-    for k, pattern in enumerate(attractors):
-        axes.flat[k].imshow(_plane(pattern, shape), cmap="coolwarm", vmin=-limit, vmax=limit)
-        axes.flat[k].set_title(f"class {k}")
+    for axis, pattern, title in zip(axes.flat, attractors, titles, strict=False):
+        axis.imshow(_plane(pattern, shape), cmap="coolwarm", vmin=-limit, vmax=limit)
+        axis.set_title(title)
     return figure
 
 
@@ -184,11 +189,6 @@ def draw_mse(curve: Tensor, dt: float) -> Figure:
     axis.plot(np.arange(len(curve)) * dt, curve.numpy())
     axis.set(xlabel="time t", ylabel="mean squared distance to the attractor", yscale="log")
     return figure
-
-
-def _picture(image: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    picture: np.ndarray = image.view(*shape).float().permute(1, 2, 0).numpy()
-    return picture
 
 
 def _plane(state: Tensor, shape: tuple[int, ...]) -> np.ndarray:

@@ -116,7 +116,7 @@ class InMemoryDataModule(L.LightningDataModule):
             self._batches_done,
             dataset=dataset,
             batch_size=self.batch_size,
-            sampler=EpochRandomSampler(dataset, self.seed),
+            sampler=EpochRandomSampler(dataset, self.seed, self._current_epoch),
             **_loader_options(),
         )
 
@@ -142,12 +142,7 @@ class InMemoryDataModule(L.LightningDataModule):
         return InMemoryDataset(replace_pixels(to_unit_range(data.images), fraction, generator), data.labels)
 
     def _current_epoch(self) -> int:
-        if self.trainer is None:
-            return 0
-        # the counter that Lightning passes to samplers; `trainer.current_epoch` lags behind it after resuming a
-        # run that is limited by max_steps
-        progress: Any = self.trainer.fit_loop.epoch_progress.current
-        return progress.processed
+        return self.trainer.current_epoch if self.trainer else 0
 
     def _batches_done(self) -> int:
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0

@@ -41,16 +41,18 @@ class CIFAR10DataModule(FilesDataModule):
         content = self.read_bytes(name)
         try:
             entry = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
-            data, labels = entry["data"], torch.tensor(entry["labels"], dtype=torch.int64)
+            data, labels = entry["data"], np.asarray(entry["labels"])
         except Exception as error:  # a damaged pickle can raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise self.bad_file(name, f"is no pickle of CIFAR-10 data ({reason})") from error
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
             found = f"{getattr(data, 'dtype', type(data).__name__)} of shape {np.shape(data)}"
             raise self.bad_file(name, f"holds data that are {found}, not uint8 of shape (n, 3072)")
-        images = torch.from_numpy(data).view(-1, *self.image_shape)
-        self.check_labels(name, images, labels)
-        return images, labels
+        if labels.ndim != 1 or labels.dtype.kind != "i":
+            raise self.bad_file(name, "holds labels that are not a list of integers")
+        images, classes = torch.from_numpy(data).view(-1, *self.image_shape), torch.from_numpy(labels).long()
+        self.check_labels(name, images, classes)
+        return images, classes
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -184,7 +184,8 @@ class FilesDataModule(InMemoryDataModule):
                 self.source(aside, download=True)
                 (root / self.folder).mkdir(parents=True, exist_ok=True)
                 for file in (aside / self.folder).iterdir():
-                    os.replace(file, root / self.folder / file.name)
+                    if file.suffix != ".gz":
+                        os.replace(file, root / self.folder / file.name)
         except (OSError, RuntimeError, HTTPException) as error:
             reason = " ".join(str(error).split())
             raise SettingError(

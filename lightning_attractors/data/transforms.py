@@ -1,7 +1,7 @@
 """Corruptions and augmentations of whole batches of images, each with a generator of its own.
 
-Tensors go in and come out, NumPy does the work in between: on arrays this small one thread is faster than waking
-several, and stays so when other processes keep the cores busy.
+Tensors go in and come out, NumPy does the work in between: on arrays this small one thread is faster than
+waking several, and stays so when other processes keep the cores busy.
 """
 
 from __future__ import annotations

@@ -80,9 +80,11 @@ class _DoubleWellEuler(torch.autograd.Function):
         bound: float,
         dtype: torch.dtype,
     ) -> Tensor:
-        states = _WORKSPACE.take((steps + 1, *x.shape), x.dtype, x.device)
+        shape = (steps + 1, *x.shape)
+        history = _WORKSPACE.lease(shape, x.dtype, x.device)
         # The products take the states in their own dtype; kept for the gradient of the coupling.
-        low = states if dtype == x.dtype else _WORKSPACE.take((steps + 1, *x.shape), dtype, x.device)
+        low_history = history if dtype == x.dtype else _WORKSPACE.lease(shape, dtype, x.device)
+        states, low = history.buffer, low_history.buffer
         scaled = (dt * coupling).to(dtype)
         linear, cubic = _step_coefficients(gamma, a, dt)
         states[0].copy_(x)
@@ -90,17 +92,20 @@ class _DoubleWellEuler(torch.autograd.Function):
             if low is not states:
                 low[n].copy_(states[n])
             _advance(states[n], low[n], scaled, linear, cubic, bound, states[n + 1])
-        ctx.save_for_backward(states, low, scaled, gamma)
+        ctx.save_for_backward(scaled, gamma)
+        ctx.leases = (history, low_history)
         ctx.settings = (a, dt, steps, bound)
         return states[steps].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        states, low, scaled, gamma = ctx.saved_tensors
+        scaled, gamma = ctx.saved_tensors
+        states, low = (lease.buffer for lease in ctx.leases)
         a, dt, steps, bound = ctx.settings
         linear, cubic = _step_coefficients(gamma, a, dt)
-        adjoints = _WORKSPACE.take((steps + 1, *grad.shape), scaled.dtype, grad.device)
+        adjoint_lease = _WORKSPACE.lease(tuple(states.shape), scaled.dtype, grad.device)
+        adjoints = adjoint_lease.buffer
         grad_gamma = torch.zeros_like(gamma)
         adjoint = grad.clone()
         for n in reversed(range(steps)):
@@ -116,8 +121,4 @@ class _DoubleWellEuler(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             product = adjoints[:steps].flatten(0, 1).T @ low[:steps].flatten(0, 1)
             grad_coupling = dt * product.to(grad.dtype)
-        _WORKSPACE.give_back(adjoints)
-        _WORKSPACE.give_back(states)
-        if low is not states:
-            _WORKSPACE.give_back(low)
         return adjoint, grad_coupling, grad_gamma, None, None, None, None, None

@@ -11,30 +11,39 @@ _CAPACITY = 8
 
 
 class Workspace:
-    """A pool of CPU buffers that survive from one backward pass to the next forward pass.
+    """A pool of CPU buffers that survive from one training step to the next.
 
     The history of an integration is tens of megabytes, which the C allocator returns to the system after
     every step and faults in again, page by page, on the next. Other devices cache by themselves. The pool
     keeps the eight buffers returned last.
-
-    A buffer saved for backward and taken again before its graph was used a second time fails loudly: the
-    writes raise its version, and autograd refuses it.
     """
 
     def __init__(self) -> None:
         self._free: deque[Tensor] = deque(maxlen=_CAPACITY)
 
-    def take(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """An uninitialised tensor, from the pool if one of that shape and type is there."""
+    def lease(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Lease:
+        """Lend an uninitialised tensor, from the pool if one of that shape and type is there."""
         for index, buffer in enumerate(self._free):
             if buffer.shape == shape and buffer.dtype == dtype and buffer.device == device:
                 del self._free[index]
-                return buffer
-        return torch.empty(shape, dtype=dtype, device=device)
+                return Lease(self, buffer)
+        return Lease(self, torch.empty(shape, dtype=dtype, device=device))
 
-    def give_back(self, buffer: Tensor) -> None:
-        """Hand a buffer back; its contents may be overwritten from now on."""
-        # A graph that is used twice hands its buffers back twice.
-        known = {free.data_ptr() for free in self._free}
-        if buffer.device.type == "cpu" and buffer.data_ptr() not in known:
+    def _take_back(self, buffer: Tensor) -> None:
+        if buffer.device.type == "cpu":
             self._free.append(buffer)
+
+
+class Lease:
+    """A buffer that belongs to whoever holds the lease, and returns to the pool with its last reference.
+
+    Attributes:
+        buffer: the tensor; keep the lease as long as it is in use.
+    """
+
+    def __init__(self, workspace: Workspace, buffer: Tensor) -> None:
+        self._workspace = workspace
+        self.buffer = buffer
+
+    def __del__(self) -> None:
+        self._workspace._take_back(self.buffer)

@@ -1,0 +1,15 @@
+"""One thread per worker: the suite runs on as many workers as there are cores."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)

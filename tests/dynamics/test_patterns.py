@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from lightning_attractors.dynamics import block_patterns
+from lightning_attractors.errors import SettingError
+
+
+def test_blocks_are_disjoint_and_consecutive():
+    patterns = block_patterns(3, 10, low=-0.5, high=0.5)
+    raised = patterns == 0.5
+    assert raised.sum(dim=1).tolist() == [3, 3, 3]
+    assert raised.sum(dim=0).max() == 1
+    assert raised[1].nonzero().flatten().tolist() == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        ({"num_classes": 0, "num_nodes": 4}, "num_classes=0"),
+        ({"num_classes": 5, "num_nodes": 4}, "num_classes=5"),
+        ({"num_classes": 3, "num_nodes": 10, "block": 4}, "block=4"),
+        ({"num_classes": 3, "num_nodes": 10, "block": 0}, "block=0"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_refused(arguments, setting):
+    with pytest.raises(SettingError, match=setting):
+        block_patterns(low=0.0, high=1.0, **arguments)
+
+
+def test_example_in_the_docstring():
+    expected = torch.tensor([[0.5, 0.5, -0.5, -0.5], [-0.5, -0.5, 0.5, 0.5]])
+    assert torch.equal(block_patterns(2, 4, low=-0.5, high=0.5), expected)
