@@ -21,8 +21,18 @@ def main() -> None:
             seed_everything_default=0,
             auto_configure_optimizers=False,
         )
-    except (SettingError, NonFiniteError, UnstableError) as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        cause = _meant_for_people(error)
+        if cause is None:
+            raise
+        sys.exit(f"error: {cause}")
+
+
+def _meant_for_people(error: BaseException | None) -> BaseException | None:
+    """The first error in the chain of causes that a user is meant to read: jsonargparse wraps them."""
+    while error is not None and not isinstance(error, SettingError | NonFiniteError | UnstableError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 if __name__ == "__main__":

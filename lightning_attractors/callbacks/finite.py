@@ -1,16 +1,20 @@
-"""Stop before a loss that is not finite reaches the weights."""
+"""Stop a training that diverges while its last checkpoint is still good."""
 
 from __future__ import annotations
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_attractors.errors import NonFiniteError
 
 
 class FiniteLoss(Callback):
-    """Raises before the backward pass of a loss that is not finite, so the last checkpoint stays good.
+    """Stops training before a value that is not finite reaches the weights or a checkpoint.
+
+    The loss is checked before the backward pass, the gradients before the optimizer step (unless a gradient
+    scaler deals with them) and the logged losses before an epoch's checkpoints are written.
 
     Works with any module; one that has a ``divergence_hint`` names the settings to look at.
 
@@ -19,9 +23,25 @@ class FiniteLoss(Callback):
     """
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        if not bool(loss.isfinite()):
-            hint = getattr(pl_module, "divergence_hint", "lower the learning rate")
-            raise NonFiniteError(
-                f"loss is {float(loss)} at step {trainer.global_step} (epoch {trainer.current_epoch}): "
-                f"training stopped, the last checkpoint is untouched; {hint}"
-            )
+        _check(trainer, pl_module, "loss", loss.detach())
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            _check(trainer, pl_module, "gradient norm", nn.utils.get_total_norm(gradients))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for name, value in trainer.callback_metrics.items():
+            if "loss" in name:
+                _check(trainer, pl_module, name, value)
+
+
+def _check(trainer: L.Trainer, module: L.LightningModule, name: str, value: Tensor) -> None:
+    if not bool(value.isfinite()):
+        hint = getattr(module, "divergence_hint", "lower the learning rate")
+        raise NonFiniteError(
+            f"{name} is {value.item()} at step {trainer.global_step} (epoch {trainer.current_epoch}): "
+            f"training stopped, the last checkpoint is untouched; {hint}"
+        )

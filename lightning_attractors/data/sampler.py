@@ -12,9 +12,9 @@ from lightning_attractors.data.generators import Stream, keyed_generator
 class EpochRandomSampler(RandomSampler):
     """A random order that is a function of (seed, epoch) only, so that a resumed run repeats it.
 
-    Being a ``RandomSampler``, it is replaced by a shuffling ``DistributedSampler`` when Lightning runs more than
-    one process. It asks for the epoch instead of having a ``set_epoch``: what Lightning passes there is one too
-    many after resuming, from the end of an epoch, a run that is limited by ``max_steps``.
+    Being a ``RandomSampler``, it is replaced by a shuffling ``DistributedSampler`` when Lightning runs more
+    than one process. It asks for the epoch instead of having a ``set_epoch``: what Lightning passes there is
+    one too many after resuming, from the end of an epoch, a run that is limited by ``max_steps``.
 
     Args:
         data_source: what is sampled from; only its length counts, which is at least 1.

@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from data_files import write_mnist
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor
@@ -100,6 +101,7 @@ def test_training_noise_is_fresh_where_the_order_is_not(tmp_path: Path) -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint")
 @pytest.mark.parametrize(
     ("saving", "limit"),
     [
@@ -166,9 +168,8 @@ def test_prediction_is_made_on_the_test_images(tmp_path: Path) -> None:
     assert same(predicted, batches_of(data.test_dataloader()))
 
 
+@pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
 def test_training_without_validation_images(tmp_path: Path) -> None:
-    from data_files import write_mnist
-
     write_mnist(tmp_path, 60, 20)
     data = MNISTDataModule(
         root=str(tmp_path), download=False, verify_checksums=False, val_size=0, batch_size=250

@@ -1,0 +1,29 @@
+"""Callbacks that do to a run what a power cut or a diverging step would."""
+
+import math
+import os
+import signal
+
+from lightning.pytorch.callbacks import Callback
+
+
+class KillAt(Callback):
+    """SIGKILL at the given batch of the given epoch."""
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.epoch, self.batch = epoch, batch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == self.epoch and batch_idx == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class PoisonAt(Callback):
+    """Makes γ nan at the given epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == self.epoch:
+            pl_module.gamma.data.fill_(math.nan)

@@ -1,0 +1,134 @@
+import json
+
+import lightning as L
+import pytest
+import torch
+
+from lightning_attractors.callbacks import StabilityCertificate, UnstableError
+from lightning_attractors.errors import SettingError
+from lightning_attractors.models import SANODE
+
+
+class Stranger(L.LightningModule):
+    """A module that knows nothing of attractors: a linear recurrent network with a rate of its own."""
+
+    def __init__(self, rate=-1.0):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.diag(torch.tensor([rate, -2.0])))
+        self.uncopyable = (number for number in range(3))
+
+    def training_step(self, batch, batch_idx):
+        return (batch @ self.weight).square().mean()
+
+    def test_step(self, batch, batch_idx):
+        self.log("test/loss", self.training_step(batch, batch_idx))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def origin(module):
+    return torch.zeros(1, 2)
+
+
+def linear(module, x):
+    return x @ module.weight.T
+
+
+def trainer_in(path, callback, epochs=1, **settings):
+    return L.Trainer(
+        max_epochs=epochs,
+        callbacks=[callback],
+        default_root_dir=path,
+        logger=False,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        **settings,
+    )
+
+
+def certificate(**settings):
+    return StabilityCertificate(equilibria=origin, vector_field=linear, **settings)
+
+
+def report(path):
+    return json.loads((path / "stability.json").read_text())
+
+
+def test_a_strangers_module_is_certified_through_two_callables(tmp_path):
+    callback, module = certificate(), Stranger()
+    trainer = trainer_in(tmp_path, callback)
+    trainer.fit(module, torch.ones(2, 2))
+    found = report(tmp_path)
+    assert (found["stable"], found["certified"], found["equilibria"]) == (True, 1, 1)
+    (entry,) = found["attractors"]
+    assert entry["spectral_abscissa"] == pytest.approx(-1.0)
+    assert entry["return_time"] == pytest.approx(1.0)
+    assert entry["spectral_radius"] is None
+    trainer.test(module, torch.ones(2, 2), verbose=False)  # inference mode knows no derivatives
+    assert report(tmp_path)["stage"] == "test"
+
+
+def test_the_module_is_left_as_it_was():
+    module = SANODE(2, (1, 3, 3))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    StabilityCertificate().certify(module)
+    assert module.training
+    assert module.gamma.dtype == torch.float32
+    assert module.gamma.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("coupling", ["spectral", "projected"])
+def test_sa_node_is_certified_on_its_float64_spectrum(coupling):
+    model = SANODE(2, (1, 3, 3), coupling=coupling)
+    for found in StabilityCertificate().certify(model):
+        largest = float(model.coupling.eigenvalues().real.max())
+        expected = -8 * 0.25 * 0.4 + largest / 3
+        assert found.flow.abscissa == pytest.approx(expected, abs=1e-6)
+        assert found.residual < 1e-12
+        assert found.step is not None
+        assert found.step.radius == pytest.approx(
+            float((1 + 0.1 * found.flow.eigenvalues).abs().max()), abs=1e-9
+        )
+
+
+def test_warns_of_an_unstable_equilibrium(tmp_path):
+    with pytest.warns(UserWarning, match=r"equilibria \[0\] are not certified"):
+        trainer_in(tmp_path, certificate()).fit(Stranger(rate=0.5), torch.ones(2, 2))
+    assert report(tmp_path)["stable"] is False
+
+
+def test_stops_training_on_request(tmp_path):
+    trainer = trainer_in(tmp_path, certificate(on_violation="stop"), epochs=5)
+    with pytest.warns(UserWarning, match="training stops"):
+        trainer.fit(Stranger(rate=0.5), torch.ones(2, 2))
+    assert trainer.current_epoch == 1
+
+
+def test_raises_on_request_after_writing_the_report(tmp_path):
+    with pytest.raises(UnstableError, match="not certified"):
+        trainer_in(tmp_path, certificate(on_violation="raise")).fit(Stranger(rate=0.5), torch.ones(2, 2))
+    assert report(tmp_path)["stable"] is False
+
+
+def test_certifies_every_n_epochs_and_at_the_end(tmp_path):
+    callback, calls = certificate(every_n_epochs=2), []
+    original = callback.certify
+    callback.certify = lambda module: calls.append(trainer.current_epoch) or original(module)
+    trainer = trainer_in(tmp_path, callback, epochs=5)
+    trainer.fit(Stranger(), torch.ones(2, 2))
+    assert calls == [1, 3, 5]
+
+
+def test_a_module_without_equilibria_is_refused_before_training(tmp_path):
+    with pytest.raises(SettingError, match="StabilityCertificate.equilibria=None"):
+        trainer_in(tmp_path, StabilityCertificate()).fit(Stranger(), torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("settings", [{"every_n_epochs": 0}, {"on_violation": "shout"}, {"tolerance": 0.0}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(SettingError, match=next(iter(settings))):
+        StabilityCertificate(**settings)

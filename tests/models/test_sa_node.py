@@ -1,0 +1,175 @@
+import math
+
+import pytest
+import torch
+
+from lightning_attractors.dynamics import euler, integrate, rk4, trajectory
+from lightning_attractors.errors import SettingError
+from lightning_attractors.models import SANODE
+
+
+def make(**settings):
+    return SANODE(num_classes=3, image_shape=(1, 4, 5), **{"steps": 10, **settings}).double()
+
+
+def images(count=4):
+    return torch.rand(count, 1, 4, 5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("coupling", ["spectral", "projected"])
+def test_attractors_are_fixed_points_of_the_flow_and_of_every_step_map(coupling):
+    for integrator in ("euler", "rk4"):
+        model = make(coupling=coupling, integrator=integrator)
+        points = model.equilibria()
+        assert points.abs().unique().tolist() == [0.5]
+        assert model.vector_field(points).abs().max() < 1e-12
+        assert (model.step_map(points) - points).abs().max() < 1e-12
+
+
+def test_vector_field_is_the_published_one():
+    model = make()
+    x = torch.randn(6, 20, dtype=torch.float64)
+    gamma, beta = abs(model.gamma.item()), 1 / math.sqrt(20)
+    expected = -4 * gamma * x * (x**2 - 0.25) + beta * x @ model.coupling.matrix().T
+    torch.testing.assert_close(model.vector_field(x), expected)
+
+
+@pytest.mark.parametrize(("integrator", "step"), [("euler", euler), ("rk4", rk4)])
+def test_final_state_is_the_integral_of_the_vector_field(integrator, step):
+    model = make(integrator=integrator, dt=0.05, eval_steps=7).eval()
+    x = images()
+    expected = integrate(model.vector_field, x.flatten(1), 0.05, 7, step)
+    torch.testing.assert_close(model.final_state(x), expected)
+    torch.testing.assert_close(
+        torch.stack(list(model.states(x))), trajectory(model.vector_field, x.flatten(1), 0.05, 7, step)
+    )
+
+
+def test_training_and_evaluation_have_their_own_horizons():
+    model = make(steps=3, eval_steps=30)
+    x = images()
+    trained = model.final_state(x)
+    evaluated = model.eval().final_state(x)
+    torch.testing.assert_close(trained, integrate(model.vector_field, x.flatten(1), 0.1, 3))
+    torch.testing.assert_close(evaluated, integrate(model.vector_field, x.flatten(1), 0.1, 30))
+
+
+def test_the_bound_is_where_stability_ends():
+    model = make(coupling="spectral", gamma=0.7)
+    for share, stable in ((0.99, True), (1.01, False)):
+        with torch.no_grad():
+            model.coupling.trained_eigenvalues[0] = share * model.eigenvalue_bound
+        for point in model.equilibria():
+            jacobian = torch.func.jacrev(model.vector_field)(point)
+            assert (torch.linalg.eigvals(jacobian).real.max() < 0) == stable
+
+
+def test_gamma_counts_by_its_absolute_value():
+    model, x = make(), images()
+    before = model(x)
+    with torch.no_grad():
+        model.gamma.neg_()
+    torch.testing.assert_close(model(x), before)
+    assert model.eigenvalue_bound > 0
+
+
+def test_logits_are_scaled_overlaps():
+    model = make()
+    logits = model.logits_of(model.attractors)
+    overlaps = logits / model.logit_scale
+    torch.testing.assert_close(overlaps.diagonal(), torch.ones(3, dtype=torch.float64))
+    confidence = logits.softmax(dim=1).diagonal()
+    assert confidence.min() >= 0.99 - 1e-9
+    assert confidence.min() < 0.995
+
+
+def test_logits_are_differentiable_in_the_images():
+    model = make(steps=3)
+    x = images(2).requires_grad_()
+    assert torch.autograd.gradcheck(model, [x])
+
+
+def test_an_image_at_an_attractor_stays_there_and_is_classified():
+    model = make(eval_steps=200).eval()
+    with torch.no_grad():
+        assert model(model.attractors.view(3, 1, 4, 5)).argmax(dim=1).tolist() == [0, 1, 2]
+
+
+def test_inversion_recovers_the_image():
+    model = make(gamma=0.8)
+    x = images()
+    final = integrate(model.vector_field, x.flatten(1), 0.005, 500, rk4)
+    assert (final - x.flatten(1)).abs().max() > 0.1
+    recovered = model.invert(final, time=2.5, dt=0.005)
+    torch.testing.assert_close(recovered, x.flatten(1), atol=1e-5, rtol=0)
+
+
+def test_spectral_probe_perturbs_coefficients_of_the_modes():
+    model = make(coupling="spectral", eval_steps=1, dt=1e-9).eval()
+    x, labels = images(500), torch.zeros(500, dtype=torch.long)
+    fractions = torch.tensor([0.0, 0.5, 1.0])
+    errors = model.spectral_probe(x, labels, 2.0, fractions, torch.Generator().manual_seed(1))
+    clean = (x.flatten(1) - model.attractors[0]).square().sum(dim=1).mean()
+    # Without dynamics, orthonormal modes and noise of variance 4 on f N coefficients add 4 f N.
+    torch.testing.assert_close(errors - clean, torch.tensor([0.0, 40.0, 80.0]).double(), rtol=0.08, atol=1e-6)
+
+
+@pytest.mark.parametrize("coupling", ["spectral", "projected"])
+def test_spectral_probe_without_noise_returns_to_the_image(coupling):
+    model = make(coupling=coupling).eval()
+    x, labels = images(), torch.arange(4) % 3
+    errors = model.spectral_probe(x, labels, 0.0, torch.tensor([0.0, 1.0]))
+    expected = (model.final_state(x) - model.attractors[labels]).square().sum(dim=1).mean()
+    torch.testing.assert_close(errors, expected.expand(2))
+
+
+def test_robust_fraction_stops_at_the_first_degradation():
+    model = make()
+    scale = 20 * 0.25
+    fractions = torch.tensor([0.0, 0.25, 0.5, 0.75])
+    errors = scale * torch.tensor([0.01, 0.05, 0.2, 0.02])
+    assert model.robust_fraction(fractions, errors) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"a": 0.0}, "a=0.0: must be above 0"),
+        ({"a": -1.0}, "a=-1.0"),
+        ({"gamma": 0.0}, "gamma=0.0"),
+        ({"dt": 0.0}, "dt=0.0: must be above 0"),
+        ({"steps": 0}, "steps=0: must be at least 1"),
+        ({"eval_steps": 0}, "eval_steps=0"),
+        ({"block": 7}, "block=7: 3 blocks must fit into 20 nodes, so from 1 to 6"),
+        ({"integrator": "heun"}, "integrator='heun'"),
+        ({"coupling": "dense"}, "coupling='dense'"),
+        ({"num_classes": 21}, "num_classes=21"),
+    ],
+)
+def test_settings_out_of_range_are_refused_in_one_line(settings, message):
+    with pytest.raises(SettingError) as caught:
+        SANODE(**{"num_classes": 3, "image_shape": (1, 4, 5), **settings})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_methods_refuse_arguments_out_of_range():
+    model, x = make(), images()
+    with pytest.raises(SettingError, match="time=0"):
+        model.invert(x.flatten(1), time=0)
+    with pytest.raises(SettingError, match="sigma=-1"):
+        model.spectral_probe(x, torch.zeros(4).long(), -1, torch.tensor([0.5]))
+    with pytest.raises(SettingError, match="fractions"):
+        model.spectral_probe(x, torch.zeros(4).long(), 1, torch.tensor([1.5]))
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(SettingError, match=r"image_shape=\(1, 5, 5\)"):
+        make()(torch.rand(2, 1, 5, 5).double())
+
+
+def test_float32_agrees_with_float64():
+    model = make(steps=20)
+    x = images()
+    exact = model(x)
+    torch.testing.assert_close(model.float()(x.float()).double(), exact, atol=1e-4, rtol=1e-4)

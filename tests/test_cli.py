@@ -1,0 +1,241 @@
+"""Every model × data pair through the real command line, and what a run leaves and refuses."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from data_files import write_cifar10, write_mnist
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_attractors.__main__ import main
+from lightning_attractors.models import SANODE
+
+HERE = Path(__file__).parent
+PAIRS = sorted(path.stem for path in (HERE / "configs").glob("*.yaml"))
+LETTERS = ["--config", str(HERE / "configs" / "sa_node_letters.yaml")]
+RUN = Path("runs/test/version_0")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Lightning exports these for worker processes; a run must not inherit them from the run before.
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+def run(*arguments):
+    """Run the command line in this process."""
+    before = sys.argv
+    sys.argv = ["lightning_attractors", *map(str, arguments)]
+    try:
+        main()
+    finally:
+        sys.argv = before
+
+
+def spawn(*arguments):
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "lightning_attractors", *map(str, arguments)]
+    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+
+
+def refused(*arguments):
+    """The one line with which the command line refuses the arguments."""
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code not in (0, None)
+    message = str(caught.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+def weights(path):
+    return torch.load(path, weights_only=False)["state_dict"]
+
+
+def write_data():
+    write_mnist("data", n_train=40, n_test=20)
+    write_mnist("data", n_train=40, n_test=20, fashion=True)
+    write_cifar10("data", n_train=40, n_test=20)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_every_pair_trains_and_is_tested(pair, capsys):
+    write_data()
+    run("fit", "--config", HERE / "configs" / f"{pair}.yaml")
+    assert "test accuracy" in capsys.readouterr().out
+    assert sorted(path.name for path in (RUN / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert (RUN / "config.yaml").exists()
+
+
+def test_a_run_leaves_everything_in_one_folder(capsys):
+    run("fit", *LETTERS)
+    assert sorted(path.name for path in Path().iterdir()) == ["runs"]
+    left = {path.name.split(".")[0] for path in RUN.iterdir()}
+    assert left == {"checkpoints", "config", "events", "figures", "hparams", "stability"}
+    report = json.loads((RUN / "stability.json").read_text())
+    assert report["equilibria"] == 5
+    assert report["stage"] == "test"
+    tags = [EventAccumulator(str(path)).Reload().Tags() for path in RUN.glob("events*")]
+    names = {name for tag in tags for name in tag["scalars"]}
+    assert {"train/loss", "val/accuracy", "test/attractor_accuracy", "stability/abscissa"} <= names
+    images = {name for tag in tags for name in tag["images"]}
+    assert {"stability/spectra", "test/trajectories", "test/final_states", "test/mse_over_time"} <= images
+    table = capsys.readouterr().out
+    for words in ("attractor accuracy H", "overlap m_f", "5/5, worst eigenvalue -", "training time", "tensorboard"):
+        assert words in table
+
+
+def test_class_names_alone_are_enough():
+    run(
+        *("fit", "--model", "SANODE", "--model.steps", 2, "--data", "LettersDataModule", "--data.n_train", 10),
+        *("--trainer.max_epochs", 1, "--trainer.accelerator", "cpu"),
+    )
+    assert (Path("runs/version_0/checkpoints/best.ckpt")).exists()
+
+
+def test_callbacks_and_checkpoints_can_be_switched_off():
+    run("fit", *LETTERS, "--trainer.callbacks", "null", "--trainer.enable_checkpointing", "false")
+    assert not (RUN / "checkpoints").exists()
+    assert not (RUN / "stability.json").exists()
+
+
+def test_the_config_can_be_printed(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("fit", *LETTERS, "--print_config")
+    assert caught.value.code == 0
+    assert "class_path: lightning_attractors.models.SANODE" in capsys.readouterr().out
+
+
+def test_a_saved_config_repeats_its_run():
+    run("fit", *LETTERS)
+    run("fit", "--config", RUN / "config.yaml")
+    first, second = (weights(f"runs/test/version_{k}/checkpoints/last.ckpt") for k in (0, 1))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_trained_model_is_validated_tested_and_used(capsys):
+    run("fit", *LETTERS)
+    for subcommand in ("validate", "test"):
+        run(subcommand, *LETTERS, "--ckpt_path", "best")
+        assert "accuracy" in capsys.readouterr().out
+    run("predict", *LETTERS, "--ckpt_path", RUN / "checkpoints" / "best.ckpt")
+    rows = list(csv.DictReader(Path("runs/test/version_3/predictions.csv").open()))
+    assert [row["index"] for row in rows] == [str(k) for k in range(10)]
+    assert {row["class"] for row in rows} <= set("01234")
+    assert all(0.2 <= float(row["confidence"]) <= 1 for row in rows)
+
+
+def test_a_checkpoint_rebuilds_its_model():
+    run("fit", *LETTERS)
+    model = SANODE.load_from_checkpoint(RUN / "checkpoints" / "best.ckpt", map_location="cpu")
+    assert model.hparams["num_classes"] == 5
+    assert model(torch.rand(2, 1, 7, 7)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("scheduler", ["OneCycle", "torch.optim.lr_scheduler.ExponentialLR"])
+def test_a_killed_run_resumes_to_the_same_weights(scheduler):
+    by_epoch = "Exponential" in scheduler
+    settings = [
+        *LETTERS,
+        *("--model.coupling", "projected", "--trainer.max_epochs", 4),
+        *("--model.lr_scheduler", scheduler, "--model.lr_interval", "epoch" if by_epoch else "step"),
+        *(["--model.lr_scheduler.gamma", 0.5] if by_epoch else []),
+        *("--model.optimizers", '{coupling: {class_path: torch.optim.Muon, init_args: {lr: 0.1}}}'),
+    ]
+    run("fit", *settings, "--trainer.logger.name", "whole")
+    kill = ["--trainer.callbacks+", "accidents.KillAt", "--trainer.callbacks.epoch", 2, "--trainer.callbacks.batch", 0]
+    killed = spawn("fit", *settings, *kill)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run("fit", *settings, "--ckpt_path", "last")
+    expected = weights("runs/whole/version_0/checkpoints/last.ckpt")
+    resumed = weights(RUN / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+    assert (RUN / "config_resumed.yaml").exists()
+    assert not Path("runs/test/version_1").exists()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_two_processes(precision):
+    process = spawn(
+        *("fit", *LETTERS, "--model.coupling", "projected", "--trainer.precision", precision),
+        *("--trainer.devices", 2, "--trainer.strategy", "ddp"),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "test accuracy" in process.stdout
+    assert process.stdout.count("Run finished") == 1
+    assert all(value.isfinite().all() for value in weights(RUN / "checkpoints" / "last.ckpt").values())
+
+
+def test_mixed_precision_in_one_process():
+    run("fit", *LETTERS, "--trainer.precision", "bf16-mixed")
+    assert weights(RUN / "checkpoints" / "last.ckpt")["gamma"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.block", 10], "block=10: 5 blocks must fit into 49 nodes, so from 1 to 9"),
+        (["--model.a", 0], "a=0.0: must be above 0"),
+        (["--model.dt", -0.1], "dt=-0.1: must be above 0"),
+        (["--model.steps", 0], "steps=0: must be at least 1"),
+        (["--data.noise_train", 1.5], "noise_train=1.5"),
+        (["--data.noise_test", -0.1], "noise_test=-0.1"),
+        (["--data.letters", "AB1"], "letters="),
+        (["--ckpt_path", "nowhere.ckpt"], "ckpt_path='nowhere.ckpt'"),
+        (["--ckpt_path", "last"], "ckpt_path='last': there is no last.ckpt"),
+        (["--model.optimizers", "{wings: torch.optim.SGD}"], "optimizers='wings'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_training(arguments, message):
+    assert message in refused("fit", *LETTERS, *arguments)
+    assert not list(Path().glob("runs/**/*.ckpt"))
+
+
+@pytest.mark.parametrize("data", ["MNISTDataModule", "FashionMNISTDataModule", "CIFAR10DataModule"])
+def test_missing_and_truncated_data_are_refused(data):
+    arguments = ["fit", "--model", "SANODE", "--data", data, "--data.download", "false", "--trainer.accelerator", "cpu"]
+    arguments += ["--model.coupling", "projected"]
+    assert "root='data'" in refused(*arguments)
+    write_data()
+    for path in [*Path("data").rglob("train-images*"), *Path("data").rglob("data_batch_1")]:
+        path.write_bytes(path.read_bytes()[:-100])
+    assert "root='data'" in refused(*arguments, "--data.verify_checksums", "false")
+    assert not list(Path().glob("runs/**/*.ckpt"))
+
+
+def test_an_unwritable_log_folder_is_refused():
+    Path("runs").write_text("a file where the folder should be")
+    assert "trainer.logger save_dir='runs/test': must be writable" in refused("fit", *LETTERS)
+
+
+def test_a_checkpoint_of_another_model_is_refused():
+    run("fit", *LETTERS)
+    path = RUN / "checkpoints" / "best.ckpt"
+    assert "needs shape" in refused("fit", *LETTERS, "--data.letters", "ABC", "--ckpt_path", path)
+    checkpoint = torch.load(path, weights_only=False)
+    torch.save({**checkpoint, "model_class": "CVFR"}, "other.ckpt")
+    assert "must be a checkpoint of SANODE" in refused("fit", *LETTERS, "--ckpt_path", "other.ckpt")
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "exists and is whole" in refused("fit", *LETTERS, "--ckpt_path", path)
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_checkpoint():
+    run("fit", *LETTERS)
+    before = weights(RUN / "checkpoints" / "last.ckpt")
+    message = refused(
+        *("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 9),
+        *("--trainer.callbacks+", "accidents.PoisonAt", "--trainer.callbacks.epoch", 1),
+    )
+    assert "is untouched" in message
+    assert "model.optimizer" in message
+    after = weights(RUN / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
