@@ -63,7 +63,9 @@ class AttractorsCLI(LightningCLI):
         if path in ("last", "best"):
             path = _newest_checkpoint(root, path)
             config.ckpt_path = str(path)
-            if self.config.subcommand == "fit" and isinstance(config.trainer.logger.get("init_args"), dict | object):
+            if self.config.subcommand == "fit" and isinstance(
+                config.trainer.logger.get("init_args"), dict | object
+            ):
                 config.trainer.logger.init_args.version = path.parent.parent.name
                 self.save_config_kwargs.update(config_filename="config_resumed.yaml", overwrite=True)
         if path is not None and not zipfile.is_zipfile(path):
@@ -74,12 +76,16 @@ class AttractorsCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         extra: list[Callback] = [FiniteLoss()]
         given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
-        if config.enable_progress_bar is not False and not any(isinstance(item, ProgressBar) for item in given):
+        if config.enable_progress_bar is not False and not any(
+            isinstance(item, ProgressBar) for item in given
+        ):
             extra.append(RichProgressBar())
         if config.enable_checkpointing is not False:
             # The best one first: it is the trainer's checkpoint callback. The last one is for resuming.
             extra.append(self._get(self.config_init, "checkpoint"))
-            last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+            last = ModelCheckpoint(
+                filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+            )
             extra.append(last)
         return self._instantiate_trainer({**config, **kwargs}, extra)
 
@@ -121,7 +127,9 @@ def _log_root(trainer: Any) -> Path:
 def _newest_checkpoint(root: Path, name: str) -> Path:
     found = sorted(root.glob(f"version_*/checkpoints/{name}.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise SettingError("ckpt_path", name, f"there is no {name}.ckpt of an earlier run in {root}/version_*")
+        raise SettingError(
+            "ckpt_path", name, f"there is no {name}.ckpt of an earlier run in {root}/version_*"
+        )
     return found[-1]
 
 
@@ -131,4 +139,6 @@ def _check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise SettingError("trainer.logger save_dir", str(folder), f"must be writable ({error.strerror})") from error
+        raise SettingError(
+            "trainer.logger save_dir", str(folder), f"must be writable ({error.strerror})"
+        ) from error

@@ -37,7 +37,11 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
         if isinstance(callback, StabilityCertificate) and callback.certificates:
             table.add_row("stable attractors", _verdict(callback))
     table.add_row("training time", f"{training_seconds:.1f} s")
-    for label, name in (("config", "config.yaml"), ("certificate", "stability.json"), ("pictures", "figures")):
+    for label, name in (
+        ("config", "config.yaml"),
+        ("certificate", "stability.json"),
+        ("pictures", "figures"),
+    ):
         if (folder / name).exists():
             table.add_row(label, str(folder / name))
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")

@@ -90,13 +90,29 @@ def test_a_run_leaves_everything_in_one_folder(capsys):
     images = {name for tag in tags for name in tag["images"]}
     assert {"stability/spectra", "test/trajectories", "test/final_states", "test/mse_over_time"} <= images
     table = capsys.readouterr().out
-    for words in ("attractor accuracy H", "overlap m_f", "5/5, worst eigenvalue -", "training time", "tensorboard"):
+    for words in (
+        "attractor accuracy H",
+        "overlap m_f",
+        "5/5, worst eigenvalue -",
+        "training time",
+        "tensorboard",
+    ):
         assert words in table
 
 
 def test_class_names_alone_are_enough():
     run(
-        *("fit", "--model", "SANODE", "--model.steps", 2, "--data", "LettersDataModule", "--data.n_train", 10),
+        *(
+            "fit",
+            "--model",
+            "SANODE",
+            "--model.steps",
+            2,
+            "--data",
+            "LettersDataModule",
+            "--data.n_train",
+            10,
+        ),
         *("--trainer.max_epochs", 1, "--trainer.accelerator", "cpu"),
     )
     assert (Path("runs/version_0/checkpoints/best.ckpt")).exists()
@@ -128,7 +144,7 @@ def test_a_trained_model_is_validated_tested_and_used(capsys):
         run(subcommand, *LETTERS, "--ckpt_path", "best")
         assert "accuracy" in capsys.readouterr().out
     run("predict", *LETTERS, "--ckpt_path", RUN / "checkpoints" / "best.ckpt")
-    rows = list(csv.DictReader(Path("runs/test/version_3/predictions.csv").open()))
+    rows = list(csv.DictReader(Path("runs/test/version_3/predictions.csv").read_text().splitlines()))
     assert [row["index"] for row in rows] == [str(k) for k in range(10)]
     assert {row["class"] for row in rows} <= set("01234")
     assert all(0.2 <= float(row["confidence"]) <= 1 for row in rows)
@@ -149,10 +165,17 @@ def test_a_killed_run_resumes_to_the_same_weights(scheduler):
         *("--model.coupling", "projected", "--trainer.max_epochs", 4),
         *("--model.lr_scheduler", scheduler, "--model.lr_interval", "epoch" if by_epoch else "step"),
         *(["--model.lr_scheduler.gamma", 0.5] if by_epoch else []),
-        *("--model.optimizers", '{coupling: {class_path: torch.optim.Muon, init_args: {lr: 0.1}}}'),
+        *("--model.optimizers", "{coupling: {class_path: torch.optim.Muon, init_args: {lr: 0.1}}}"),
     ]
     run("fit", *settings, "--trainer.logger.name", "whole")
-    kill = ["--trainer.callbacks+", "accidents.KillAt", "--trainer.callbacks.epoch", 2, "--trainer.callbacks.batch", 0]
+    kill = [
+        "--trainer.callbacks+",
+        "accidents.KillAt",
+        "--trainer.callbacks.epoch",
+        2,
+        "--trainer.callbacks.batch",
+        0,
+    ]
     killed = spawn("fit", *settings, *kill)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     run("fit", *settings, "--ckpt_path", "last")
@@ -202,7 +225,17 @@ def test_settings_that_cannot_work_are_refused_before_training(arguments, messag
 
 @pytest.mark.parametrize("data", ["MNISTDataModule", "FashionMNISTDataModule", "CIFAR10DataModule"])
 def test_missing_and_truncated_data_are_refused(data):
-    arguments = ["fit", "--model", "SANODE", "--data", data, "--data.download", "false", "--trainer.accelerator", "cpu"]
+    arguments = [
+        "fit",
+        "--model",
+        "SANODE",
+        "--data",
+        data,
+        "--data.download",
+        "false",
+        "--trainer.accelerator",
+        "cpu",
+    ]
     arguments += ["--model.coupling", "projected"]
     assert "root='data'" in refused(*arguments)
     write_data()

@@ -1,4 +1,4 @@
-"""Callbacks: certificates, guards and pictures. All work in any Lightning project unless they say otherwise."""
+"""Callbacks for any Lightning project: certificates, guards and pictures."""
 
 from lightning_attractors.callbacks.finite import FiniteLoss
 from lightning_attractors.callbacks.pictures import AttractorPictures

@@ -67,7 +67,10 @@ class StabilityCertificate(Callback):
     ) -> None:
         require(every_n_epochs >= 1, "every_n_epochs", every_n_epochs, "must be at least 1")
         require(
-            on_violation in ("warn", "stop", "raise"), "on_violation", on_violation, "must be warn, stop or raise"
+            on_violation in ("warn", "stop", "raise"),
+            "on_violation",
+            on_violation,
+            "must be warn, stop or raise",
         )
         require(tolerance > 0, "tolerance", tolerance, "must be above 0")
         self.every_n_epochs = every_n_epochs
@@ -87,7 +90,7 @@ class StabilityCertificate(Callback):
                 raise SettingError(
                     f"StabilityCertificate.{name}",
                     None,
-                    f"{type(pl_module).__name__} has no {name}(), so it must be a callable given to the callback",
+                    f"{type(pl_module).__name__} has no {name}(), so give the callback a callable for it",
                 )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -125,7 +128,8 @@ class StabilityCertificate(Callback):
             exact = _twin(module).to(device, torch.float64).eval()
             functions = {name: self._bind(name, exact) for name in self._callables}
             equilibria, vector_field = functions["equilibria"], functions["vector_field"]
-            assert equilibria is not None and vector_field is not None
+            assert equilibria is not None
+            assert vector_field is not None
             points = equilibria().detach().to(device, torch.float64).clone()
             return certify_equilibria(points, vector_field, functions["step_map"], self.tolerance)
 
@@ -213,7 +217,7 @@ def _finite(value: float) -> float | None:
 
 
 def draw_spectra(certificates: list[EquilibriumCertificate]) -> Figure:
-    """Eigenvalues in the complex plane: of the flow beside the imaginary axis, of the step map in its circle."""
+    """Eigenvalues in the complex plane: the flow beside the axis, the step map in the unit circle."""
     has_step = any(certificate.step is not None for certificate in certificates)
     figure = Figure(figsize=(10 if has_step else 5, 4.5), layout="constrained")
     axes = figure.subplots(1, 2 if has_step else 1, squeeze=False)[0]

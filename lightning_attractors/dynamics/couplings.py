@@ -32,7 +32,9 @@ class Coupling(nn.Module, ABC):
     def __init__(self, planted: Tensor) -> None:
         super().__init__()
         rank = int(torch.linalg.matrix_rank(planted.double()))
-        require(rank == len(planted), "planted", f"rank {rank}", f"{len(planted)} columns must be independent")
+        require(
+            rank == len(planted), "planted", f"rank {rank}", f"{len(planted)} columns must be independent"
+        )
         # A copy: what becomes of the caller's tensor must not change the kernel.
         self.register_buffer("planted", planted.clone())
 

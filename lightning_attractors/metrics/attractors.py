@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -93,11 +92,10 @@ class TrajectoryError(Metric):
         self.add_state("sum", torch.zeros(num_times, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, states: Iterable[Tensor], attractors: Tensor) -> None:
-        """Add states (B, N) at each time, in order, and the attractors (B, N) of their classes."""
-        errors = [(state - attractors).square().sum(dtype=self.sum.dtype) for state in states]
-        self.sum += torch.stack(errors)
-        self.total += len(attractors)
+    def update(self, errors: Tensor) -> None:
+        """Add squared distances (T, B) of B states to their attractors, at each time."""
+        self.sum += errors.sum(dim=1, dtype=self.sum.dtype)
+        self.total += errors.shape[1]
 
     def compute(self) -> Tensor:
         """MSE(t), shape (T,)."""

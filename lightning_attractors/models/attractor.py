@@ -53,9 +53,9 @@ class AttractorClassifier(Classifier):
         self.steps = steps
         self.eval_steps = eval_steps or steps
         self.logit_scale = _logit_scale(attractors)
-        num_classes = len(attractors)
-        self.metrics = nn.ModuleDict({stage: _metrics(num_classes) for stage in ("val", "test")})
-        self.metrics["test"]["mse_over_time"] = TrajectoryError(self.eval_steps + 1)
+        self.val_metrics = AttractorMetrics(len(attractors))
+        self.test_metrics = AttractorMetrics(len(attractors))
+        self.test_errors = TrajectoryError(self.eval_steps + 1)
 
     @abstractmethod
     def vector_field(self, x: Tensor) -> Tensor:
@@ -117,19 +117,16 @@ class AttractorClassifier(Classifier):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        self._record("val", self.final_state(images), labels)
+        self._record("val", self.val_metrics, self.final_state(images), labels)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        final = torch.empty(0)
-
-        def recorded() -> Iterator[Tensor]:
-            nonlocal final
-            for final in self.states(images):
-                yield final
-
-        self.metrics["test"]["mse_over_time"].update(recorded(), self.attractors[labels])
-        self._record("test", final, labels)
+        targets = self.attractors[labels]
+        errors = []
+        for state in self.states(images):
+            errors.append((state - targets).square().sum(dim=1))
+        self.test_errors.update(torch.stack(errors))
+        self._record("test", self.test_metrics, state, labels)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Logits of a batch of images, or of images with labels."""
@@ -138,34 +135,33 @@ class AttractorClassifier(Classifier):
         return logits
 
     def on_test_epoch_start(self) -> None:
-        self.metrics["test"]["mse_over_time"].reset()
+        self.test_errors.reset()
 
     def mse_over_time(self) -> Tensor:
         """MSE(t) over the test images, shape (eval_steps + 1,), after ``trainer.test``."""
-        curve: Tensor = self.metrics["test"]["mse_over_time"].compute()
+        curve: Tensor = self.test_errors.compute()
         return curve
 
-    def _record(self, stage: str, states: Tensor, labels: Tensor) -> None:
+    def _record(self, stage: str, metrics: AttractorMetrics, states: Tensor, labels: Tensor) -> None:
         targets = self.attractors[labels]
-        metrics = self.metrics[stage]
-        metrics["accuracy"].update(self.logits_of(states), labels)
-        for name in ("attractor_accuracy", "perfect", "overlap"):
-            metrics[name].update(states, targets)
-        metrics["loss"].update(_squared_distance(states, targets), weight=len(labels))
-        for name in ("accuracy", "attractor_accuracy", "perfect", "overlap", "loss"):
-            self.log(f"{stage}/{name}", metrics[name], on_epoch=True, prog_bar=name == "attractor_accuracy")
+        metrics.accuracy.update(self.logits_of(states), labels)
+        metrics.loss.update(_squared_distance(states, targets), weight=len(labels))
+        for similarity in (metrics.attractor_accuracy, metrics.perfect, metrics.overlap):
+            similarity.update(states, targets)
+        for name, metric in metrics.named_children():
+            self.log(f"{stage}/{name}", metric, on_epoch=True, prog_bar=name == "attractor_accuracy")
 
 
-def _metrics(num_classes: int) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            "attractor_accuracy": AttractorAccuracy(),
-            "perfect": AttractorAccuracy(threshold=1.0),
-            "overlap": Overlap(),
-            "loss": MeanMetric(),
-        }
-    )
+class AttractorMetrics(nn.Module):
+    """The metrics of one stage; their names are the names they are logged by."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.attractor_accuracy = AttractorAccuracy()
+        self.perfect = AttractorAccuracy(threshold=1.0)
+        self.overlap = Overlap()
+        self.loss = MeanMetric()
 
 
 def _squared_distance(states: Tensor, targets: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -31,7 +31,7 @@ class GroupedOptimizer(Optimizer):
         self.members = members
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -79,7 +79,9 @@ def build_optimizer(
             try:
                 members.append((by_prefix[prefix] if prefix else default)(parameters))
             except ValueError as error:
-                raise SettingError(f"optimizers[{prefix!r}]" if prefix else "optimizer", "", str(error)) from error
+                raise SettingError(
+                    f"optimizers[{prefix!r}]" if prefix else "optimizer", "", str(error)
+                ) from error
     return members[0] if len(members) == 1 else GroupedOptimizer(members)
 
 
@@ -123,6 +125,6 @@ class OneCycle(LRScheduler):
             low, phase = self.final, (progress - self.warmup) / (1 - self.warmup)
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * phase))
 
-    def get_lr(self) -> list[float]:  # type: ignore[override]
+    def get_lr(self) -> list[float | Tensor]:
         factor = self._factor()
         return [base * factor for base in self.base_lrs]

@@ -199,7 +199,10 @@ class SANODE(AttractorClassifier):
         """
         require(sigma >= 0, "sigma", sigma, "must be at least 0")
         require(
-            bool(((fractions >= 0) & (fractions <= 1)).all()), "fractions", fractions.tolist(), "must lie in [0, 1]"
+            bool(((fractions >= 0) & (fractions <= 1)).all()),
+            "fractions",
+            fractions.tolist(),
+            "must lie in [0, 1]",
         )
         modes = self.coupling.modes()
         coefficients = torch.linalg.solve(modes, self.initial_state(images).T).T
@@ -231,5 +234,3 @@ class SANODE(AttractorClassifier):
         scale = float(self.attractors[0].square().sum())
         within = (errors - errors[0]) <= tolerance * scale
         return float(fractions[int(within.long().cumprod(0).sum()) - 1])
-
-

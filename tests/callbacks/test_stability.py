@@ -124,7 +124,7 @@ def test_certifies_every_n_epochs_and_at_the_end(tmp_path):
 
 
 def test_a_module_without_equilibria_is_refused_before_training(tmp_path):
-    with pytest.raises(SettingError, match="StabilityCertificate.equilibria=None"):
+    with pytest.raises(SettingError, match=r"StabilityCertificate\.equilibria=None"):
         trainer_in(tmp_path, StabilityCertificate()).fit(Stranger(), torch.ones(2, 2))
 
 

@@ -23,7 +23,7 @@ def test_spectrum_of_a_known_matrix():
 @given(st.integers(2, 12), st.integers(0, 10**6), st.floats(-3, 3))
 def test_true_eigenvalues_lie_within_the_error_bound(size, seed, exponent):
     generator = torch.Generator().manual_seed(seed)
-    # Exact eigenvalues by construction: an integer upper triangle, sheared by integer matrices of determinant 1.
+    # Eigenvalues known exactly: an integer triangle, sheared by integer matrices of determinant 1.
     values = torch.randint(-9, 9, (size,), generator=generator).double()
     triangle = torch.triu(torch.randint(-5, 5, (size, size), generator=generator).double(), 1)
     shear = torch.eye(size).double()
