@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_attractors.errors import require
@@ -149,7 +149,9 @@ class AttractorClassifier(Classifier):
         for similarity in (metrics.attractor_accuracy, metrics.perfect, metrics.overlap):
             similarity.update(states, targets)
         for name, metric in metrics.named_children():
-            self.log(f"{stage}/{name}", metric, on_epoch=True, prog_bar=name == "attractor_accuracy")
+            self.log(
+                f"{stage}/{name}", cast(Metric, metric), on_epoch=True, prog_bar=name == "attractor_accuracy"
+            )
 
 
 class AttractorMetrics(nn.Module):

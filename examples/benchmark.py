@@ -1,0 +1,135 @@
+"""Speed against what it must be compared with, in one run: ``python examples/benchmark.py sa_node``.
+
+Every round times each variant once, one after the other, so that a busy machine slows all of them alike;
+figures are medians over the rounds, ratios are medians of the ratios within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from lightning_attractors.models import SANODE
+
+Run = Callable[[], object]
+NODES, BATCH, EULER_STEPS = 784, 250, 55
+
+
+def rounds(variants: dict[str, Run], count: int) -> dict[str, list[float]]:
+    """Seconds of each variant in each of ``count`` rounds, after one round of warming up."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(count + 1):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> float:
+    """Median over rounds of the ratio within a round."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def training_step(coupling: str, dtype: torch.dtype, images: Tensor, labels: Tensor) -> Run:
+    """Our training step: forward, loss, backward and Adam."""
+    model = SANODE(coupling=coupling, steps=EULER_STEPS)
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            states = model.final_state(images)
+        loss = (states - model.attractors[labels]).square().sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def bare_products(coupling: str, dtype: torch.dtype) -> Run:
+    """The matrix products of a training step and nothing else; for the spectral coupling its solve too."""
+    states, adjoints = torch.rand(BATCH, NODES, dtype=dtype), torch.rand(BATCH, NODES, dtype=dtype)
+    matrix = torch.rand(NODES, NODES, dtype=dtype)
+    modes = torch.linalg.qr(torch.randn(NODES, NODES)).Q.requires_grad_()
+    values = torch.randn(NODES)
+
+    def run() -> None:
+        if coupling == "spectral":
+            torch.linalg.solve(modes, modes * values, left=False).sum().backward()
+        for _ in range(EULER_STEPS):
+            states @ matrix.T  # forward
+            adjoints @ matrix  # backward, to the states
+            adjoints.T @ states  # backward, to the coupling
+
+    return run
+
+
+def published_step(images: Tensor, labels: Tensor) -> Run:
+    """The published algorithm: A re-formed with a matrix inverse at every Euler step, in float64."""
+    model = SANODE(coupling="spectral", steps=EULER_STEPS).double()
+    optimizer = torch.optim.Adam(model.parameters())
+    start = images.flatten(1).double()
+
+    def step() -> None:
+        x = start
+        for _ in range(EULER_STEPS):
+            modes = model.coupling.modes()
+            values = torch.cat([torch.zeros(10, dtype=torch.float64), model.coupling.trained_eigenvalues])
+            matrix = modes @ torch.diag(values) @ torch.linalg.inv(modes)
+            reaction = 4 * model.gamma.abs() * x * (0.25 - x * x)
+            x = (x + 0.1 * (reaction + model.beta * x @ matrix.T)).clamp(-5, 5)
+        loss = (x - model.attractors[labels]).square().sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def sa_node(count: int) -> None:
+    """Training step of SA-nODE against the published algorithm and against its bare matrix products."""
+    torch.manual_seed(0)
+    images, labels = torch.rand(BATCH, 1, 28, 28), torch.arange(BATCH) % 10
+    kinds = [(c, d) for c in ("projected", "spectral") for d in (torch.float32, torch.bfloat16)]
+    variants: dict[str, Run] = {"published": published_step(images, labels)}
+    for coupling, dtype in kinds:
+        variants[f"step {coupling} {dtype}"] = training_step(coupling, dtype, images, labels)
+        variants[f"bare {coupling} {dtype}"] = bare_products(coupling, dtype)
+    seconds = rounds(variants, count)
+    title = f"SA-nODE training step, N={NODES}, B={BATCH}, {EULER_STEPS} Euler steps, median of {count}"
+    table = Table("coupling", "precision", "step", "step / bare", "published / step", title=title)
+    for coupling, dtype in kinds:
+        step = seconds[f"step {coupling} {dtype}"]
+        table.add_row(
+            coupling,
+            "bf16-mixed" if dtype == torch.bfloat16 else "float32",
+            f"{1e3 * statistics.median(step):.0f} ms",
+            f"{ratio(step, seconds[f'bare {coupling} {dtype}']):.2f}",
+            f"{ratio(seconds['published'], step):.0f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        f"published: {statistics.median(seconds['published']):.2f} s; {torch.get_num_threads()} threads"
+    )
+
+
+def main() -> None:
+    """Run one of the benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("benchmark", choices=["sa_node"])
+    parser.add_argument("--rounds", type=int, default=10, help="rounds to take the median of (default: 10)")
+    arguments = parser.parse_args()
+    {"sa_node": sa_node}[arguments.benchmark](arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
