@@ -151,7 +151,7 @@ class SANODE(AttractorClassifier):
         """Integrate the flow backwards in time, from states at ``time`` to the images they came from.
 
         Runge-Kutta of fourth order on ẋ = −F(x). The attractors repel in reversed time, so errors of the
-        state grow like exp(8a²γ · time): use float64 (``model.double()``) and short times (3.2 for MNIST
+        state grow exponentially with time: use float64 (``model.double()``) and short times (3.2 for MNIST
         and 4.0 for Fashion-MNIST in the paper).
 
         Args:
