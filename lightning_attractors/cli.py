@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 import tempfile
 import time
 import zipfile
@@ -19,7 +20,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 # Imported so that their class names alone resolve in configs and on the command line.
 from lightning_attractors import callbacks, data, models  # noqa: F401
-from lightning_attractors.callbacks import FiniteLoss
+from lightning_attractors.callbacks import EpochLines, FiniteLoss
 from lightning_attractors.callbacks.output import run_folder, write_atomically
 from lightning_attractors.errors import SettingError
 from lightning_attractors.summary import print_summary
@@ -79,7 +80,7 @@ class AttractorsCLI(LightningCLI):
         if config.enable_progress_bar is not False and not any(
             isinstance(item, ProgressBar) for item in given
         ):
-            extra.append(RichProgressBar())
+            extra.append(RichProgressBar() if sys.stdout.isatty() else EpochLines())
         if config.enable_checkpointing is not False:
             # The best one first: it is the trainer's checkpoint callback. The last one is for resuming.
             extra.append(self._get(self.config_init, "checkpoint"))

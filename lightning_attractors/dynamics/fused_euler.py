@@ -63,7 +63,8 @@ def _advance(
     x: Tensor, x_low: Tensor, coupling: Tensor, linear: Tensor, cubic: Tensor, bound: float, out: Tensor
 ) -> Tensor:
     torch.mul(x, x, out=out)
-    out.mul_(cubic).add_(linear).mul_(x).add_(x_low @ coupling.T)
+    # Converting first is faster than adding tensors of two dtypes.
+    out.mul_(cubic).add_(linear).mul_(x).add_((x_low @ coupling.T).to(x.dtype))
     return out.clamp_(-bound, bound)
 
 
@@ -106,19 +107,25 @@ class _DoubleWellEuler(torch.autograd.Function):
         linear, cubic = _step_coefficients(gamma, a, dt)
         adjoint_lease = _WORKSPACE.lease(tuple(states.shape), scaled.dtype, grad.device)
         adjoints = adjoint_lease.buffer
-        grad_gamma = torch.zeros_like(gamma)
-        adjoint = grad.clone()
+        first = torch.zeros_like(gamma)  # Σ ⟨l, x⟩
+        third = torch.zeros_like(gamma)  # Σ ⟨l, x³⟩
+        slope = 3 * cubic
+        adjoint = torch.empty_like(grad)
+        incoming = grad
         for n in reversed(range(steps)):
             x = states[n]
-            # Where the clip was active the step is constant.
-            adjoint.mul_(states[n + 1].abs() < bound)
+            # Where the clip was active the step is constant: this is the derivative of clamp.
+            torch.ops.aten.hardtanh_backward(incoming, states[n + 1], -bound, bound, grad_input=adjoint)
             adjoints[n].copy_(adjoint)
             squared = x * x
             weighted = x * adjoint
-            grad_gamma += 4 * dt * (a * a * weighted.sum() - torch.dot(weighted.view(-1), squared.view(-1)))
-            adjoint = squared.mul_(3 * cubic).add_(linear).mul_(adjoint).add_(adjoints[n] @ scaled)
+            first += weighted.sum()
+            third += torch.dot(weighted.view(-1), squared.view(-1))
+            product = (adjoints[n] @ scaled).to(grad.dtype)
+            incoming = squared.mul_(slope).add_(linear).mul_(adjoint).add_(product)
+        grad_gamma = 4 * dt * (a * a * first - third)
         grad_coupling = None
         if ctx.needs_input_grad[1]:
-            product = adjoints[:steps].flatten(0, 1).T @ low[:steps].flatten(0, 1)
-            grad_coupling = dt * product.to(grad.dtype)
-        return adjoint, grad_coupling, grad_gamma, None, None, None, None, None
+            outer = adjoints[:steps].flatten(0, 1).T @ low[:steps].flatten(0, 1)
+            grad_coupling = dt * outer.to(grad.dtype)
+        return incoming, grad_coupling, grad_gamma, None, None, None, None, None
