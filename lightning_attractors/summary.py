@@ -55,7 +55,7 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
 def _verdict(callback: StabilityCertificate) -> str:
     certificates = callback.certificates or []
     stable = sum(certificate.stable for certificate in certificates)
-    worst = max((certificate.flow for certificate in certificates), key=lambda flow: flow.abscissa)
+    worst = max((certificate.flow.spectrum for certificate in certificates), key=lambda flow: flow.abscissa)
     text = f"{stable}/{len(certificates)}, worst eigenvalue {worst.abscissa:+.4g} ± {worst.error_bound:.1g}"
-    radii = [certificate.step.radius for certificate in certificates if certificate.step is not None]
+    radii = [certificate.step.spectrum.radius for certificate in certificates if certificate.step is not None]
     return f"{text}, step map radius {max(radii):.4g}" if radii else text

@@ -82,6 +82,8 @@ class AttractorPictures(Callback):
             figures["mse_over_time"] = draw_mse(curve.cpu(), float(cast(_AttractorModel, pl_module).dt))
         for name, figure in figures.items():
             log_figure(trainer, f"test/{name}", figure)
+            if trainer.fast_dev_run:  # type: ignore[attr-defined]
+                continue
             picture = io.BytesIO()
             figure.savefig(picture, dpi=120, format="png")
             write_atomically(folder / f"{name}.png", picture.getvalue())

@@ -33,7 +33,8 @@ class StabilityCertificate(Callback):
     For every equilibrium: residual, spectral abscissa of the flow's Jacobian, spectral radius of the step
     map's, return time, both eigenvalue error bounds, and whether it is proved stable. The numbers go to the
     loggers as scalars, the spectra to TensorBoard as a figure, and everything to ``stability.json`` in the
-    run's folder. It is computed from a float64 copy of the module on the CPU, outside autocast, on rank 0.
+    run's folder. It is computed from a float64 copy of the module on the CPU, outside autocast, on rank 0:
+    it speaks of the maps in exact arithmetic, about whose fixed points lower precision adds its rounding.
 
     The module needs ``equilibria() -> (K, N)`` and ``vector_field(x)`` for states of shape (B, N); a
     ``step_map(x)`` is certified too where it exists. A module without them is served by the callables here.
@@ -43,7 +44,8 @@ class StabilityCertificate(Callback):
             certified.
         on_violation: what to do when an equilibrium is not certified: ``warn``, ``stop`` training or
             ``raise``.
-        tolerance: largest ‖F(x*)‖ / (1 + ‖x*‖) at which x* counts as an equilibrium, above 0.
+        tolerance: largest ‖J⁻¹F(x*)‖ / (1 + ‖x*‖), the relative distance by Newton's method to where F
+            vanishes, at which x* counts as an equilibrium, above 0.
         equilibria: takes the module, gives its equilibria (K, N).
         vector_field: takes the module and states (B, N), gives F of the same shape.
         step_map: takes the module and states (B, N), gives the states after one step.
@@ -93,6 +95,9 @@ class StabilityCertificate(Callback):
                     f"{type(pl_module).__name__} has no {name}(), so give the callback a callable for it",
                 )
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._certified_step = -1
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._certify(trainer, pl_module, "fit")
@@ -115,7 +120,8 @@ class StabilityCertificate(Callback):
             log_figure(trainer, "stability/spectra", draw_spectra(self.certificates))
             origin = {"stage": stage, "epoch": trainer.current_epoch, "global_step": trainer.global_step}
             report = json.dumps({**origin, **summarize(self.certificates)}, indent=2)
-            write_atomically(folder / "stability.json", report + "\n")
+            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                write_atomically(folder / "stability.json", report + "\n")
         failed = trainer.strategy.broadcast(failed)
         if failed:
             self._react(trainer, failed)
@@ -169,46 +175,53 @@ def _twin(module: nn.Module) -> nn.Module:
 
 
 def _scalars(certificates: list[EquilibriumCertificate]) -> dict[str, float]:
+    flows = [certificate.flow for certificate in certificates]
     scalars = {
         "stability/certified": sum(certificate.stable for certificate in certificates) / len(certificates),
-        "stability/abscissa": max(certificate.flow.abscissa for certificate in certificates),
-        "stability/residual": max(certificate.residual for certificate in certificates),
-        "stability/condition": max(certificate.flow.condition for certificate in certificates),
+        "stability/abscissa": max(flow.spectrum.abscissa for flow in flows),
+        "stability/residual": max(flow.residual for flow in flows),
+        "stability/condition": max(flow.spectrum.condition for flow in flows),
     }
-    radii = [certificate.step.radius for certificate in certificates if certificate.step is not None]
+    radii = [certificate.step.spectrum.radius for certificate in certificates if certificate.step is not None]
     return {**scalars, "stability/spectral_radius": max(radii)} if radii else scalars
 
 
 def summarize(certificates: list[EquilibriumCertificate]) -> dict[str, Any]:
     """The content of ``stability.json``: the verdict, the worst figures and one entry per equilibrium.
 
-    Figures that are infinite (an error bound that could not be established) are written as null.
+    Figures that are not finite (an error bound that could not be established) are written as null.
     """
-    worst = max(certificates, key=lambda certificate: certificate.flow.abscissa)
+    spectra = [certificate.flow.spectrum for certificate in certificates]
     return {
         "stable": all(certificate.stable for certificate in certificates),
         "certified": sum(certificate.stable for certificate in certificates),
         "equilibria": len(certificates),
-        "worst_abscissa": worst.flow.abscissa,
-        "condition_of_eigenvectors": _finite(max(c.flow.condition for c in certificates)),
+        "worst_abscissa": _finite(max(spectrum.abscissa for spectrum in spectra)),
+        "condition_of_eigenvectors": _finite(max(spectrum.condition for spectrum in spectra)),
         "attractors": [_entry(k, certificate) for k, certificate in enumerate(certificates)],
     }
 
 
 def _entry(index: int, certificate: EquilibriumCertificate) -> dict[str, Any]:
-    step = certificate.step
-    return {
+    flow, step = certificate.flow, certificate.step
+    entry = {
         "index": index,
         "stable": certificate.stable,
-        "is_equilibrium": certificate.is_equilibrium,
-        "residual": certificate.residual,
+        "is_equilibrium": flow.is_fixed,
+        "residual": _finite(flow.residual),
+        "distance": _finite(flow.distance),
         "flow_stable": certificate.flow_is_stable,
-        "spectral_abscissa": certificate.flow.abscissa,
-        "spectral_abscissa_error_bound": _finite(certificate.flow.error_bound),
+        "spectral_abscissa": _finite(flow.spectrum.abscissa),
+        "spectral_abscissa_error_bound": _finite(flow.spectrum.error_bound),
         "return_time": _finite(certificate.return_time),
-        "step_map_stable": certificate.step_is_stable if step is not None else None,
-        "spectral_radius": step.radius if step is not None else None,
-        "spectral_radius_error_bound": _finite(step.error_bound) if step is not None else None,
+    }
+    if step is None:
+        return entry
+    return entry | {
+        "step_map_stable": certificate.step_is_stable,
+        "step_map_residual": _finite(step.residual),
+        "spectral_radius": _finite(step.spectrum.radius),
+        "spectral_radius_error_bound": _finite(step.spectrum.error_bound),
     }
 
 
@@ -222,10 +235,10 @@ def draw_spectra(certificates: list[EquilibriumCertificate]) -> Figure:
     figure = Figure(figsize=(10 if has_step else 5, 4.5), layout="constrained")
     axes = figure.subplots(1, 2 if has_step else 1, squeeze=False)[0]
     for k, certificate in enumerate(certificates):
-        values = certificate.flow.eigenvalues
+        values = certificate.flow.spectrum.eigenvalues
         axes[0].scatter(values.real, values.imag, s=9, alpha=0.6, color=f"C{k % 10}", label=str(k))
         if certificate.step is not None:
-            values = certificate.step.eigenvalues
+            values = certificate.step.spectrum.eigenvalues
             axes[1].scatter(values.real, values.imag, s=9, alpha=0.6, color=f"C{k % 10}")
     axes[0].axvline(0, color="black", linewidth=1)
     axes[0].set(title="Flow: stable left of the axis", xlabel="real part", ylabel="imaginary part")

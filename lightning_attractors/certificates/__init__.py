@@ -2,10 +2,11 @@
 
 from lightning_attractors.certificates.equilibria import (
     EquilibriumCertificate,
+    Point,
     Spectrum,
     certify_equilibria,
     jacobian,
     spectrum,
 )
 
-__all__ = ["EquilibriumCertificate", "Spectrum", "certify_equilibria", "jacobian", "spectrum"]
+__all__ = ["EquilibriumCertificate", "Point", "Spectrum", "certify_equilibria", "jacobian", "spectrum"]

@@ -66,7 +66,7 @@ def test_a_strangers_module_is_certified_through_two_callables(tmp_path):
     (entry,) = found["attractors"]
     assert entry["spectral_abscissa"] == pytest.approx(-1.0)
     assert entry["return_time"] == pytest.approx(1.0)
-    assert entry["spectral_radius"] is None
+    assert "spectral_radius" not in entry
     trainer.test(module, torch.ones(2, 2), verbose=False)  # inference mode knows no derivatives
     assert report(tmp_path)["stage"] == "test"
 
@@ -87,12 +87,11 @@ def test_sa_node_is_certified_on_its_float64_spectrum(coupling):
     for found in StabilityCertificate().certify(model):
         largest = float(model.coupling.eigenvalues().real.max())
         expected = -8 * 0.25 * 0.4 + largest / 3
-        assert found.flow.abscissa == pytest.approx(expected, abs=1e-6)
-        assert found.residual < 1e-12
+        assert found.flow.spectrum.abscissa == pytest.approx(expected, abs=1e-6)
+        assert found.flow.residual < 1e-12
         assert found.step is not None
-        assert found.step.radius == pytest.approx(
-            float((1 + 0.1 * found.flow.eigenvalues).abs().max()), abs=1e-9
-        )
+        expected = float((1 + 0.1 * found.flow.spectrum.eigenvalues).abs().max())
+        assert found.step.spectrum.radius == pytest.approx(expected, abs=1e-9)
 
 
 def test_warns_of_an_unstable_equilibrium(tmp_path):
@@ -121,6 +120,13 @@ def test_certifies_every_n_epochs_and_at_the_end(tmp_path):
     trainer = trainer_in(tmp_path, callback, epochs=5)
     trainer.fit(Stranger(), torch.ones(2, 2))
     assert calls == [1, 3, 5]
+
+
+def test_one_callback_serves_one_fit_after_another(tmp_path):
+    callback = certificate(every_n_epochs=5)
+    trainer_in(tmp_path, callback, epochs=2).fit(Stranger(), torch.ones(2, 2))
+    with pytest.warns(UserWarning, match="not certified"):
+        trainer_in(tmp_path, callback, epochs=2).fit(Stranger(rate=0.5), torch.ones(2, 2))
 
 
 def test_a_module_without_equilibria_is_refused_before_training(tmp_path):

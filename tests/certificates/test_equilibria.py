@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_attractors.certificates import certify_equilibria, jacobian, spectrum
+from lightning_attractors.errors import SettingError
 
 
 def test_spectrum_of_a_known_matrix():
@@ -40,9 +41,11 @@ def test_nothing_is_claimed_of_a_defective_matrix():
     assert found.error_bound > 1e-9
 
 
-def test_entries_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="not finite"):
-        spectrum(torch.tensor([[torch.nan]]))
+def test_nothing_is_claimed_of_entries_that_are_not_finite():
+    found = spectrum(torch.tensor([[torch.nan, 0.0], [0.0, -1.0]]))
+    assert found.error_bound == math.inf
+    (certificate,) = certify_equilibria(torch.zeros(1, 2).double(), lambda x: x * torch.inf)
+    assert not certificate.stable
 
 
 def test_jacobian_of_a_nonlinear_map():
@@ -63,14 +66,14 @@ POINTS = torch.tensor([[0.0], [1.0], [-1.0], [0.5]], dtype=torch.float64)
 def test_verdicts_on_a_pitchfork():
     certificates = certify_equilibria(POINTS, pitchfork, lambda x: x + 0.1 * pitchfork(x))
     assert [certificate.stable for certificate in certificates] == [False, True, True, False]
-    assert [certificate.is_equilibrium for certificate in certificates] == [True, True, True, False]
+    assert [certificate.flow.is_fixed for certificate in certificates] == [True, True, True, False]
     origin, right = certificates[:2]
-    assert origin.flow.abscissa == pytest.approx(1.0)
+    assert origin.flow.spectrum.abscissa == pytest.approx(1.0)
     assert origin.return_time == math.inf
-    assert right.flow.abscissa == pytest.approx(-2.0)
+    assert right.flow.spectrum.abscissa == pytest.approx(-2.0)
     assert right.return_time == pytest.approx(0.5)
     assert right.step is not None
-    assert right.step.radius == pytest.approx(0.8)
+    assert right.step.spectrum.radius == pytest.approx(0.8)
 
 
 def test_a_stable_flow_with_an_unstable_step_map_is_not_certified():
@@ -78,6 +81,34 @@ def test_a_stable_flow_with_an_unstable_step_map_is_not_certified():
     assert certificate.flow_is_stable
     assert not certificate.step_is_stable
     assert not certificate.stable
+
+
+def test_a_step_map_that_moves_the_equilibrium_is_not_certified():
+    (certificate,) = certify_equilibria(torch.zeros(1, 1).double(), lambda x: -x, lambda x: 0.5 * x + 7)
+    assert certificate.flow_is_stable
+    assert certificate.step is not None
+    assert certificate.step.distance == pytest.approx(14.0)
+    assert not certificate.stable
+
+
+@pytest.mark.parametrize(
+    ("field", "x"),
+    [
+        (lambda x: -(x**2 + 5e-7), 5e-4),  # no equilibrium at all
+        (lambda x: 1e-7 - 1e-9 * x, 0.0),  # the equilibrium is at 100
+    ],
+)
+def test_a_small_residual_without_an_equilibrium_nearby_is_not_certified(field, x):
+    (certificate,) = certify_equilibria(torch.tensor([[x]], dtype=torch.float64), field)
+    assert certificate.flow.residual < 1e-6
+    assert not certificate.flow.is_fixed
+    assert not certificate.stable
+
+
+@pytest.mark.parametrize("field", [torch.no_grad()(lambda x: 3 * x), lambda x: -x + (5 * x).detach()])
+def test_maps_that_hide_their_derivative_are_refused(field):
+    with pytest.raises(SettingError, match="visible to autograd"):
+        certify_equilibria(torch.zeros(1, 2).double(), field)
 
 
 def test_a_marginal_spectrum_is_not_certified():
