@@ -45,8 +45,9 @@ class Coupling(nn.Module, ABC):
 
     def planted_basis(self) -> Tensor:
         """Q, shape (N, K): as exact as the module's present dtype, so that a float64 copy is exact too."""
-        basis, _ = torch.linalg.qr(self.planted.T)
-        return basis
+        dtype = torch.promote_types(self.planted.dtype, torch.float32)  # there is no QR in lower precision
+        basis, _ = torch.linalg.qr(self.planted.T.to(dtype))
+        return basis.to(self.planted.dtype)
 
     @abstractmethod
     def matrix(self) -> Tensor:
@@ -54,15 +55,20 @@ class Coupling(nn.Module, ABC):
 
     @abstractmethod
     def modes(self) -> Tensor:
-        """A real basis Φ of eigenvectors as columns, shape (N, N); the first K span the planted columns."""
+        """A real basis Φ of eigenvectors as unit columns, shape (N, N); the first K span the planted ones."""
 
     @abstractmethod
     def eigenvalues(self) -> Tensor:
         """All N eigenvalues of A, complex128, the K planted zeros included."""
 
     @abstractmethod
-    def constrain_(self, limit: float) -> None:
-        """Bring the real part of every eigenvalue down to ``limit`` > 0 where it lies above, in place."""
+    def constrain_(self, center: float, radius: float) -> None:
+        """Bring every eigenvalue into a disc of the complex plane that holds 0, in place.
+
+        Args:
+            center: centre of the disc, real, with |center| < radius.
+            radius: radius of the disc.
+        """
 
 
 class SpectralCoupling(Coupling):
@@ -102,8 +108,8 @@ class SpectralCoupling(Coupling):
         return self._all_eigenvalues().to(torch.complex128)
 
     @torch.no_grad()
-    def constrain_(self, limit: float) -> None:
-        self.trained_eigenvalues.clamp_(max=limit)
+    def constrain_(self, center: float, radius: float) -> None:
+        self.trained_eigenvalues.clamp_(center - radius, center + radius)
 
 
 class ProjectedCoupling(Coupling):
@@ -113,8 +119,8 @@ class ProjectedCoupling(Coupling):
     form), reached without a solve and without an inverse that can become ill-conditioned. M starts as a
     random orthogonal matrix times ``scale``.
 
-    The eigenvalues of M are not at hand, so :meth:`constrain_` computes them; being linear in M they are
-    brought below the limit by scaling M as a whole.
+    The eigenvalues are not at hand, so :meth:`constrain_` computes them; being linear in M, they are brought
+    into the disc by scaling M as a whole.
 
     Args:
         planted: planted columns, one per row, shape (K, N).
@@ -137,7 +143,7 @@ class ProjectedCoupling(Coupling):
         order = values.abs().argsort()[len(self.planted) :]
         values, vectors = values[order], vectors[:, order]
         # A conjugate pair of eigenvectors spans the same plane as its real and imaginary parts.
-        real = torch.where(values.imag >= 0, vectors.real, vectors.imag)
+        real = nn.functional.normalize(torch.where(values.imag >= 0, vectors.real, vectors.imag), dim=0)
         return torch.cat([self.planted_basis(), real.to(self.planted)], dim=1)
 
     @torch.no_grad()
@@ -145,10 +151,14 @@ class ProjectedCoupling(Coupling):
         return torch.linalg.eigvals(self.matrix().double())
 
     @torch.no_grad()
-    def constrain_(self, limit: float) -> None:
-        largest = float(self.eigenvalues().real.max())
-        if largest > limit:
-            self.weight.mul_(limit / largest)
+    def constrain_(self, center: float, radius: float) -> None:
+        values = self.eigenvalues()
+        outside = values[(values - center).abs() > radius]
+        if len(outside) > 0:
+            # |s λ − center| = radius is a quadratic in s, whose positive root lies below 1 outside the disc.
+            squared, half = outside.abs().square(), center * outside.real
+            root = (half.square() + squared * (radius**2 - center**2)).sqrt()
+            self.weight.mul_(float(((half + root) / squared).min()))
 
 
 def make_coupling(name: CouplingName, planted: Tensor) -> Coupling:

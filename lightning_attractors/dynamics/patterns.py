@@ -21,7 +21,7 @@ def block_patterns(
         num_nodes: number of nodes N.
         low: value of the sea.
         high: value of the block.
-        block: pixels per block; by default as many as fit, ``N // K``.
+        block: pixels per block; by default as many as fit, ``N // K`` (one less where two would fill N).
 
     Returns:
         Patterns of shape (K, N), float32.
@@ -30,9 +30,9 @@ def block_patterns(
         SettingError: if K blocks do not fit into N nodes, or a block would be empty.
 
     Example:
-        >>> block_patterns(2, 4, low=-0.5, high=0.5)
-        tensor([[ 0.5000,  0.5000, -0.5000, -0.5000],
-                [-0.5000, -0.5000,  0.5000,  0.5000]])
+        >>> block_patterns(2, 5, low=-0.5, high=0.5)
+        tensor([[ 0.5000,  0.5000, -0.5000, -0.5000, -0.5000],
+                [-0.5000, -0.5000,  0.5000,  0.5000, -0.5000]])
     """
     require(num_classes >= 1, "num_classes", num_classes, "must be at least 1")
     require(
@@ -41,7 +41,8 @@ def block_patterns(
         num_classes,
         f"must not exceed the number of nodes, {num_nodes}: every class needs a pixel of its own",
     )
-    largest = num_nodes // num_classes
+    # Two blocks that fill everything would be each other's negative, and so not independent.
+    largest = (num_nodes - 1) // 2 if num_classes == 2 else num_nodes // num_classes
     block = largest if block is None else block
     require(
         1 <= block <= largest,

@@ -31,6 +31,7 @@ class AttractorClassifier(Classifier):
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
     """
 
+    monitor = "val/attractor_accuracy"
     divergence_hint = "lower the learning rate (model.optimizer, model.optimizers) or model.dt"
     attractors: Tensor
 
@@ -103,7 +104,9 @@ class AttractorClassifier(Classifier):
 
         The scale is such that a state at its attractor has softmax confidence 0.99 or more.
         """
-        return self.logit_scale * (states @ self.attractors.T) / self.attractors.square().sum(dim=1)
+        with torch.autocast(states.device.type, enabled=False):
+            overlaps = states @ self.attractors.T / self.attractors.square().sum(dim=1)
+            return self.logit_scale * overlaps
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W) in [0, 1]."""

@@ -39,9 +39,10 @@ class SANODE(AttractorClassifier):
     r"""ẋ = 4γ x (a² − x²) + β A x, with one planted attractor in {±a}^N per class (Marino et al., 2024).
 
     The image is the initial state; the class is the attractor that the state is carried to. A has the
-    attractors in its kernel, so they are equilibria exactly; they are stable as long as every eigenvalue of
-    A stays below 8a²|γ|/β, β = 1/√N, which training enforces: after every step for the ``spectral``
-    coupling, every 50 steps and at the end of every epoch for the ``projected`` one.
+    attractors in its kernel, so they are equilibria exactly. The flow is stable there while the real part of
+    every eigenvalue λ of A stays below 8a²|γ|/β, β = 1/√N, and the Euler map while |1 + Δt(βλ − 8a²|γ|)| < 1,
+    which implies the former and is sufficient for Runge-Kutta too. Training enforces it: after every step
+    for the ``spectral`` coupling, every 50 steps and at the end of every epoch for the ``projected`` one.
 
     Args:
         num_classes: number of classes K.
@@ -109,7 +110,7 @@ class SANODE(AttractorClassifier):
 
     @property
     def eigenvalue_bound(self) -> float:
-        """8a²|γ|/β: the attractors are stable if and only if every eigenvalue of A is below it."""
+        """8a²|γ|/β: the flow is stable at the attractors iff the real parts of A's eigenvalues are below."""
         return 8 * self.a**2 * abs(self.gamma.item()) / self.beta
 
     def field(self) -> DoubleWellField:
@@ -139,12 +140,25 @@ class SANODE(AttractorClassifier):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         interval = self.coupling.constrain_interval
-        if self.global_step % interval == 0 or self.trainer.is_last_batch:
-            self.coupling.constrain_(_BOUND_SHARE * self.eigenvalue_bound)
+        last = self.trainer.is_last_batch or self.global_step == self.trainer.max_steps
+        if last or self.global_step % interval == 0:
+            self.keep_stable_()
             if interval > 1 and self.trainer.world_size > 1:
                 # Eigenvalues computed on different processors may differ in the last bit.
                 for parameter in self.coupling.parameters():
                     torch.distributed.broadcast(parameter.data, src=0)
+
+    def keep_stable_(self) -> None:
+        """Bring the eigenvalues of A to where the attractors are stable, flow and Euler map, in place.
+
+        In the plane of λ that is the disc through the bound 8a²|γ|/β with radius 1/(Δt β); one per cent of
+        the bound is kept as the slowest decay rate. With Δt ≥ 2/(8a²|γ|), where the wells alone are unstable
+        under Euler, there is no such disc and nothing is changed.
+        """
+        bound, radius = self.eigenvalue_bound, 1 / (self.dt * self.beta)
+        center, radius = bound - radius, radius - (1 - _BOUND_SHARE) * bound
+        if abs(center) < radius:
+            self.coupling.constrain_(center, radius)
 
     @torch.no_grad()
     def invert(self, final: Tensor, time: float, dt: float = 1e-3) -> Tensor:
@@ -230,7 +244,11 @@ class SANODE(AttractorClassifier):
 
         Returns:
             The largest of the fractions up to which every MSE is within the tolerance.
+
+        Raises:
+            SettingError: if an error is not finite.
         """
+        require(bool(errors.isfinite().all()), "errors", errors.tolist(), "must be finite")
         scale = float(self.attractors[0].square().sum())
         within = (errors - errors[0]) <= tolerance * scale
         return float(fractions[int(within.long().cumprod(0).sum()) - 1])

@@ -75,18 +75,21 @@ def test_projected_matrix_differs_from_m_only_on_the_planted_span():
     torch.testing.assert_close(coupling.matrix() @ vector, coupling.weight @ free)
 
 
-def test_constrain_brings_every_eigenvalue_below_the_limit(coupling):
+@pytest.mark.parametrize(("center", "radius"), [(-3.0, 5.0), (0.5, 2.0)])
+def test_constrain_brings_every_eigenvalue_into_the_disc(coupling, center, radius):
     with torch.no_grad():
         for parameter in coupling.parameters():
             parameter.mul_(-3)
-    assert coupling.eigenvalues().real.max() > 2
-    coupling.constrain_(2.0)
-    assert coupling.eigenvalues().real.max() <= 2.0 + 1e-9
+    before = coupling.eigenvalues()
+    assert (before - center).abs().max() > radius + 1
+    coupling.constrain_(center, radius)
+    distances = (coupling.eigenvalues() - center).abs()
+    assert distances.max() == pytest.approx(radius)
 
 
-def test_constrain_leaves_a_coupling_below_the_limit_alone(coupling):
+def test_constrain_leaves_a_coupling_inside_the_disc_alone(coupling):
     before = {name: value.clone() for name, value in coupling.state_dict().items()}
-    coupling.constrain_(float(coupling.eigenvalues().real.max()) + 1.0)
+    coupling.constrain_(0.0, float(coupling.eigenvalues().abs().max()) + 1.0)
     assert all(torch.equal(value, before[name]) for name, value in coupling.state_dict().items())
 
 

@@ -27,6 +27,7 @@ def test_blocks_that_do_not_fit_are_refused(arguments, setting):
         block_patterns(low=0.0, high=1.0, **arguments)
 
 
-def test_example_in_the_docstring():
-    expected = torch.tensor([[0.5, 0.5, -0.5, -0.5], [-0.5, -0.5, 0.5, 0.5]])
-    assert torch.equal(block_patterns(2, 4, low=-0.5, high=0.5), expected)
+@pytest.mark.parametrize(("classes", "nodes"), [(2, 4), (2, 784), (2, 9), (3, 9), (10, 784), (4, 4)])
+def test_patterns_are_independent_and_opposite_signs_count(classes, nodes):
+    patterns = block_patterns(classes, nodes, low=-0.5, high=0.5)
+    assert torch.linalg.matrix_rank(patterns) == classes

@@ -64,6 +64,32 @@ def test_the_bound_is_where_stability_ends():
             assert (torch.linalg.eigvals(jacobian).real.max() < 0) == stable
 
 
+@pytest.mark.parametrize("coupling", ["spectral", "projected"])
+@pytest.mark.parametrize("factor", [-200.0, 200.0])
+def test_keep_stable_makes_flow_and_euler_map_stable(coupling, factor):
+    model = make(coupling=coupling)
+    with torch.no_grad():
+        for parameter in model.coupling.parameters():
+            parameter.mul_(factor)
+    model.keep_stable_()
+    for point in model.equilibria():
+        flow = torch.linalg.eigvals(torch.func.jacrev(model.vector_field)(point))
+        step = torch.linalg.eigvals(torch.func.jacrev(model.step_map)(point))
+        assert flow.real.max() < -1e-3
+        assert step.abs().max() < 1 - 1e-4
+
+
+def test_two_classes_fit_on_an_even_number_of_pixels():
+    assert SANODE(2, (1, 28, 28)).attractors.shape == (2, 784)
+
+
+def test_logits_are_exact_under_autocast():
+    model = SANODE(num_classes=3, image_shape=(1, 4, 5), steps=2)
+    states = torch.randn(5, 20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model.logits_of(states), model.float().logits_of(states))
+
+
 def test_gamma_counts_by_its_absolute_value():
     model, x = make(), images()
     before = model(x)
@@ -129,6 +155,8 @@ def test_robust_fraction_stops_at_the_first_degradation():
     fractions = torch.tensor([0.0, 0.25, 0.5, 0.75])
     errors = scale * torch.tensor([0.01, 0.05, 0.2, 0.02])
     assert model.robust_fraction(fractions, errors) == 0.25
+    with pytest.raises(SettingError, match="errors"):
+        model.robust_fraction(fractions, errors * torch.nan)
 
 
 @pytest.mark.parametrize(
