@@ -77,12 +77,13 @@ def published_step(images: Tensor, labels: Tensor) -> Run:
     model = SANODE(coupling="spectral", steps=EULER_STEPS).double()
     optimizer = torch.optim.Adam(model.parameters())
     start = images.flatten(1).double()
+    planted, planted_values = model.coupling.planted_basis(), torch.zeros(10, dtype=torch.float64)
 
     def step() -> None:
         x = start
         for _ in range(EULER_STEPS):
-            modes = model.coupling.modes()
-            values = torch.cat([torch.zeros(10, dtype=torch.float64), model.coupling.trained_eigenvalues])
+            modes = torch.cat([planted, model.coupling.eigenvectors], dim=1)
+            values = torch.cat([planted_values, model.coupling.trained_eigenvalues])
             matrix = modes @ torch.diag(values) @ torch.linalg.inv(modes)
             reaction = 4 * model.gamma.abs() * x * (0.25 - x * x)
             x = (x + 0.1 * (reaction + model.beta * x @ matrix.T)).clamp(-5, 5)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 import warnings
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 from lightning_attractors.callbacks import UnstableError
 from lightning_attractors.cli import AttractorsCLI
 from lightning_attractors.errors import NonFiniteError, SettingError
+
+_FOR_PEOPLE = (SettingError, NonFiniteError, UnstableError, MisconfigurationException)
 
 
 def main() -> None:
@@ -25,12 +29,12 @@ def main() -> None:
         cause = _meant_for_people(error)
         if cause is None:
             raise
-        sys.exit(f"error: {cause}")
+        sys.exit("error: " + " ".join(str(cause).split()))
 
 
 def _meant_for_people(error: BaseException | None) -> BaseException | None:
     """The first error in the chain of causes that a user is meant to read: jsonargparse wraps them."""
-    while error is not None and not isinstance(error, SettingError | NonFiniteError | UnstableError):
+    while error is not None and not isinstance(error, _FOR_PEOPLE):
         error = error.__cause__ or error.__context__
     return error
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import sys
-import tempfile
 import time
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 
 # Imported so that their class names alone resolve in configs and on the command line.
 from lightning_attractors import callbacks, data, models  # noqa: F401
-from lightning_attractors.callbacks import EpochLines, FiniteLoss
+from lightning_attractors.callbacks import BestCheckpoint, EpochLines, FiniteLoss, LastCheckpoint
 from lightning_attractors.callbacks.output import run_folder, write_atomically
-from lightning_attractors.errors import SettingError
+from lightning_attractors.errors import SettingError, require
+from lightning_attractors.runs import (
+    check_checkpoint,
+    check_writable,
+    configured_loggers,
+    log_root,
+    newest_checkpoint,
+)
 from lightning_attractors.summary import print_summary
 
 _LOGGER = {
@@ -40,57 +45,55 @@ class AttractorsCLI(LightningCLI):
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_class_arguments(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "trainer.logger": _LOGGER,
-                "checkpoint.monitor": "val/accuracy",
-                "checkpoint.mode": "max",
-                "checkpoint.filename": "best",
-                "checkpoint.enable_version_counter": False,
-                "checkpoint.save_on_train_epoch_end": True,
-            }
-        )
+        parser.add_class_arguments(BestCheckpoint, "checkpoint")
+        parser.set_defaults({"trainer.logger": _LOGGER})
         for name in ("num_classes", "image_shape"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve ``--ckpt_path``; the config alone says how the model is built, never the checkpoint."""
-        if not self.config.get("subcommand"):
-            return
-        config = self.config[self.config.subcommand]
-        root = _log_root(config.trainer)
-        path = config.get("ckpt_path")
+        """Lightning would rebuild the model from the checkpoint; here the config alone says what it is."""
+
+    def before_instantiate_classes(self) -> None:
+        """Resolve ``--ckpt_path`` and refuse folders and files that cannot be used."""
+        config = self.config[self.subcommand]
+        root, loggers, path = log_root(config.trainer), configured_loggers(config.trainer), config.ckpt_path
+        resumed = path in ("last", "best") and self.subcommand == "fit"
         if path in ("last", "best"):
-            path = _newest_checkpoint(root, path)
-            config.ckpt_path = str(path)
-            if self.config.subcommand == "fit" and isinstance(
-                config.trainer.logger.get("init_args"), dict | object
-            ):
-                config.trainer.logger.init_args.version = path.parent.parent.name
-                self.save_config_kwargs.update(config_filename="config_resumed.yaml", overwrite=True)
-        if path is not None and not zipfile.is_zipfile(path):
-            raise SettingError("ckpt_path", str(path), "must be a checkpoint file that exists and is whole")
-        _check_writable(root)
+            found = newest_checkpoint(root, path)
+            path = config.ckpt_path = str(found)
+            if resumed:
+                for logger in loggers:
+                    logger.init_args.version = found.parent.parent.name
+        if path is not None and "://" not in str(path):
+            check_checkpoint(str(path))
+        check_writable(root)
+        if resumed:
+            self.save_config_kwargs.update(config_filename="config_resumed.yaml", overwrite=True)
+        elif not loggers:
+            self.save_config_kwargs.update(overwrite=True)  # no folder of its own, so the newest run has it
+        else:
+            version = loggers[0].init_args.version
+            taken = isinstance(version, int) and (root / f"version_{version}" / "config.yaml").exists()
+            require(not taken, "trainer.logger.version", version, f"there is such a run in {root} already")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")
         extra: list[Callback] = [FiniteLoss()]
         given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
-        if config.enable_progress_bar is not False and not any(
-            isinstance(item, ProgressBar) for item in given
-        ):
-            extra.append(RichProgressBar() if sys.stdout.isatty() else EpochLines())
+        if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
+            if sys.stdout.isatty():
+                extra.append(RichProgressBar())
+            else:
+                extra.append(EpochLines())
+                kwargs["enable_progress_bar"] = False
         if config.enable_checkpointing is not False:
-            # The best one first: it is the trainer's checkpoint callback. The last one is for resuming.
-            extra.append(self._get(self.config_init, "checkpoint"))
-            last = ModelCheckpoint(
-                filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-            )
-            extra.append(last)
+            # The best one first: it is the trainer's checkpoint callback.
+            extra += [self._get(self.config_init, "checkpoint"), LastCheckpoint()]
         return self._instantiate_trainer({**config, **kwargs}, extra)
 
     def before_fit(self) -> None:
+        if self.datamodule is None and not is_overridden("train_dataloader", self.model):
+            raise SettingError("data", None, "must be a data module: the model brings no data of its own")
         self._started = time.monotonic()
 
     def after_fit(self) -> None:
@@ -104,42 +107,21 @@ class AttractorsCLI(LightningCLI):
         if self.trainer.is_global_zero:
             print_summary(self.trainer, folder, seconds)
 
+    def before_predict(self) -> None:
+        devices = self.trainer.world_size
+        require(devices == 1, "trainer.devices", devices, "must be 1: one process writes the predictions")
+
     def after_predict(self) -> None:
         """Write ``predictions.csv``: index, class and confidence of every image."""
-        folder = run_folder(self.trainer)
-        logits = torch.cat([batch.float().cpu() for batch in self.trainer.predict_loop.predictions])
-        confidence, label = logits.softmax(dim=1).max(dim=1)
+        batches = self.trainer.predict_loop.predictions
+        if not all(isinstance(batch, Tensor) and batch.ndim == 2 for batch in batches):
+            print("no predictions.csv: the model's predictions are not logits of shape (B, K)")
+            return
+        confidence, label = torch.cat(batches).float().cpu().softmax(dim=1).max(dim=1)
         table = io.StringIO()
         writer = csv.writer(table)
         writer.writerow(["index", "class", "confidence"])
         writer.writerows(zip(range(len(label)), label.tolist(), confidence.tolist(), strict=True))
-        write_atomically(folder / "predictions.csv", table.getvalue())
-        print(f"{len(label)} predictions are in {folder / 'predictions.csv'}")
-
-
-def _log_root(trainer: Any) -> Path:
-    """The folder under which the configured logger makes the run's folder."""
-    logger = trainer.logger
-    if not hasattr(logger, "init_args") or "save_dir" not in logger.init_args:
-        return Path(trainer.default_root_dir or ".")
-    return Path(logger.init_args.save_dir) / (logger.init_args.get("name") or "")
-
-
-def _newest_checkpoint(root: Path, name: str) -> Path:
-    found = sorted(root.glob(f"version_*/checkpoints/{name}.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise SettingError(
-            "ckpt_path", name, f"there is no {name}.ckpt of an earlier run in {root}/version_*"
-        )
-    return found[-1]
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise SettingError(
-            "trainer.logger save_dir", str(folder), f"must be writable ({error.strerror})"
-        ) from error
+        path = run_folder(self.trainer) / "predictions.csv"
+        write_atomically(path, table.getvalue())
+        print(f"{len(label)} predictions are in {path}")

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +49,8 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
     if best:
         table.add_row("best checkpoint", os.path.relpath(best))
     table.add_row("logs", str(folder))
-    table.add_row("watch", f"tensorboard --logdir {folder.parent}")
+    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        table.add_row("watch", f"tensorboard --logdir {folder.parent}")
     Console().print(table)
 
 

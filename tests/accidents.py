@@ -19,11 +19,11 @@ class KillAt(Callback):
 
 
 class PoisonAt(Callback):
-    """Makes γ nan at the given epoch."""
+    """Makes the images nan in the given epoch, on one rank."""
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, epoch: int, rank: int = 0) -> None:
+        self.epoch, self.rank = epoch, rank
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.current_epoch == self.epoch:
-            pl_module.gamma.data.fill_(math.nan)
+        if (trainer.current_epoch, trainer.global_rank) == (self.epoch, self.rank):
+            batch[0].fill_(math.nan)

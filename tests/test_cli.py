@@ -118,6 +118,34 @@ def test_class_names_alone_are_enough():
     assert (Path("runs/version_0/checkpoints/best.ckpt")).exists()
 
 
+def test_a_strangers_module_and_data_run_as_they_are(capsys):
+    stranger = ["--model", "strangers.Net", "--data", "strangers.Data", "--trainer.accelerator", "cpu"]
+    run("fit", *stranger, "--trainer.max_epochs", 1)
+    checkpoints = Path("runs/version_0/checkpoints")
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    run("predict", *stranger, "--ckpt_path", "best")
+    assert "no predictions.csv" in capsys.readouterr().out
+    message = refused("fit", *stranger, "--trainer.max_epochs", 1, "--checkpoint.monitor", "beauty")
+    assert "beauty" in message
+    assert "quality" in message
+
+
+@pytest.mark.parametrize("logger", ["false", "true", "CSVLogger"])
+def test_runs_with_other_loggers_are_found_again(logger):
+    settings = [*LETTERS, "--trainer.logger", logger]
+    settings += ["--trainer.logger.save_dir", "logs"] if logger == "CSVLogger" else []
+    run("fit", *settings)
+    run("fit", *settings)
+    run("fit", *settings, "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    newest = max(Path().rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    assert torch.load(newest, weights_only=False)["epoch"] == 1
+
+
+def test_a_development_run_leaves_nothing():
+    run("fit", *LETTERS, "--trainer.fast_dev_run", "true")
+    assert not [path for path in Path().rglob("*") if path.is_file()]
+
+
 def test_callbacks_and_checkpoints_can_be_switched_off():
     run("fit", *LETTERS, "--trainer.callbacks", "null", "--trainer.enable_checkpointing", "false")
     assert not (RUN / "checkpoints").exists()
@@ -186,16 +214,59 @@ def test_a_killed_run_resumes_to_the_same_weights(scheduler):
     assert not Path("runs/test/version_1").exists()
 
 
+def table_of(output):
+    """The figures of the table that a run ends with, by their labels."""
+    rows = [line.split("│")[1:3] for line in output.splitlines() if line.startswith("│")]
+    return {label.strip(): value.strip() for label, value in rows if label.strip()}
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_two_processes(precision):
-    process = spawn(
-        *("fit", *LETTERS, "--model.coupling", "projected", "--trainer.precision", precision),
-        *("--trainer.devices", 2, "--trainer.strategy", "ddp"),
-    )
+def test_two_processes_measure_what_one_does(precision, capsys):
+    settings = [*LETTERS, "--trainer.precision", precision, "--data.noise_test", 0.1]
+    settings += ["--model.coupling", "projected", "--model.steps", 20, "--trainer.max_epochs", 2]
+    process = spawn("fit", *settings, "--trainer.devices", 2, "--trainer.strategy", "ddp")
     assert process.returncode == 0, process.stderr
-    assert "test accuracy" in process.stdout
     assert process.stdout.count("Run finished") == 1
-    assert all(value.isfinite().all() for value in weights(RUN / "checkpoints" / "last.ckpt").values())
+    together = table_of(process.stdout)
+    run("test", *settings, "--ckpt_path", "best")
+    rows = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    alone = {label.strip(): float(value) for label, value in rows if label.strip().startswith("test/")}
+    assert float(together["test accuracy"]) == pytest.approx(alone["test/accuracy"], abs=1e-4)
+    assert float(together["overlap m_f"]) == pytest.approx(alone["test/overlap"], abs=1e-4)
+
+
+def test_a_loss_that_is_nan_on_one_rank_ends_all_with_one_line():
+    process = spawn(
+        *("fit", *LETTERS, "--trainer.devices", 2, "--trainer.strategy", "ddp"),
+        *("--trainer.callbacks+", "accidents.PoisonAt", "--trainer.callbacks.epoch", 0),
+        *("--trainer.callbacks.rank", 1),
+    )
+    assert process.returncode != 0
+    assert "error: loss is" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_a_longer_training_stretches_the_cycle(capsys):
+    settings = [*LETTERS, "--model.lr_scheduler", "OneCycle", "--model.lr_interval", "epoch"]
+    run("fit", *settings, "--trainer.max_epochs", 2)
+    run("fit", *settings, "--trainer.max_epochs", 8, "--ckpt_path", "last")
+    (scheduler,) = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=False)["lr_schedulers"]
+    assert scheduler["last_epoch"] == 8
+    assert scheduler["_last_lr"][0] == pytest.approx(1e-6)
+    assert "trainer.max_epochs=-1" in refused("fit", *settings, "--trainer.max_epochs", -1)
+
+
+def test_a_scheduler_that_watches_a_metric():
+    scheduler = "lightning.pytorch.cli.ReduceLROnPlateau"
+    run("fit", *LETTERS, "--model.lr_scheduler", scheduler, "--model.lr_scheduler.monitor", "val/loss")
+
+
+def test_the_bound_holds_when_training_ends_within_an_epoch():
+    run(
+        "fit", *LETTERS, "--model.coupling", "projected", "--trainer.max_steps", 1, "--model.optimizer.lr", 30
+    )
+    report = json.loads((RUN / "stability.json").read_text())
+    assert report["certified"] == 5
 
 
 def test_mixed_precision_in_one_process():
@@ -216,6 +287,7 @@ def test_mixed_precision_in_one_process():
         (["--ckpt_path", "nowhere.ckpt"], "ckpt_path='nowhere.ckpt'"),
         (["--ckpt_path", "last"], "ckpt_path='last': there is no last.ckpt"),
         (["--model.optimizers", "{wings: torch.optim.SGD}"], "optimizers='wings'"),
+        (["--data", "null"], "data=None"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_training(arguments, message):
@@ -257,8 +329,22 @@ def test_a_checkpoint_of_another_model_is_refused():
     checkpoint = torch.load(path, weights_only=False)
     torch.save({**checkpoint, "model_class": "CVFR"}, "other.ckpt")
     assert "must be a checkpoint of SANODE" in refused("fit", *LETTERS, "--ckpt_path", "other.ckpt")
-    path.write_bytes(path.read_bytes()[:-1000])
+    torch.save(checkpoint["state_dict"], "weights.pt")
+    assert "must be a Lightning checkpoint" in refused("fit", *LETTERS, "--ckpt_path", "weights.pt")
+    split = ["--model.optimizers", "{gamma: torch.optim.SGD}"]
+    assert "differs from the checkpoint's" in refused("fit", *LETTERS, *split, "--ckpt_path", path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1000])
     assert "exists and is whole" in refused("fit", *LETTERS, "--ckpt_path", path)
+    path.write_bytes(content[: len(content) // 2] + bytes(64) + content[len(content) // 2 + 64 :])
+    assert "exists and is whole" in refused("fit", *LETTERS, "--ckpt_path", path)
+
+
+def test_a_version_that_is_taken_and_predictions_of_many_processes_are_refused():
+    run("fit", *LETTERS)
+    assert "trainer.logger.version=0" in refused("fit", *LETTERS, "--trainer.logger.version", 0)
+    devices = ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    assert "trainer.devices=2" in refused("predict", *LETTERS, *devices, "--ckpt_path", "best")
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_checkpoint():

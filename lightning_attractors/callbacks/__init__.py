@@ -1,8 +1,17 @@
 """Callbacks for any Lightning project: certificates, guards and pictures."""
 
+from lightning_attractors.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_attractors.callbacks.epoch_lines import EpochLines
 from lightning_attractors.callbacks.finite import FiniteLoss
 from lightning_attractors.callbacks.pictures import AttractorPictures
 from lightning_attractors.callbacks.stability import StabilityCertificate, UnstableError
 
-__all__ = ["AttractorPictures", "EpochLines", "FiniteLoss", "StabilityCertificate", "UnstableError"]
+__all__ = [
+    "AttractorPictures",
+    "BestCheckpoint",
+    "EpochLines",
+    "FiniteLoss",
+    "LastCheckpoint",
+    "StabilityCertificate",
+    "UnstableError",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -23,7 +25,12 @@ class FiniteLoss(Callback):
     """
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        _check(trainer, pl_module, "loss", loss.detach())
+        finite = bool(loss.isfinite())
+        # All ranks stop together, whichever of them saw it: one that goes on would wait for the others.
+        if trainer.world_size > 1:
+            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+        if not finite:
+            _stop(trainer, pl_module, "loss", loss)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
@@ -40,8 +47,12 @@ class FiniteLoss(Callback):
 
 def _check(trainer: L.Trainer, module: L.LightningModule, name: str, value: Tensor) -> None:
     if not bool(value.isfinite()):
-        hint = getattr(module, "divergence_hint", "lower the learning rate")
-        raise NonFiniteError(
-            f"{name} is {value.item()} at step {trainer.global_step} (epoch {trainer.current_epoch}): "
-            f"training stopped, the last checkpoint is untouched; {hint}"
-        )
+        _stop(trainer, module, name, value)
+
+
+def _stop(trainer: L.Trainer, module: L.LightningModule, name: str, value: Tensor) -> NoReturn:
+    hint = getattr(module, "divergence_hint", "lower the learning rate")
+    raise NonFiniteError(
+        f"{name} is {value.item()} at step {trainer.global_step} (epoch {trainer.current_epoch}): "
+        f"training stopped, the last checkpoint is untouched; {hint}"
+    )

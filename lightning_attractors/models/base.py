@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-from lightning_attractors.errors import SettingError
+from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.optimizers import build_optimizer
 
 OPTIMIZATION_SETTINGS = ["optimizer", "optimizers", "lr_scheduler", "lr_interval"]
@@ -45,12 +46,19 @@ class Classifier(L.LightningModule):
             return optimizer
         scheduler: Any = self.scheduler_factory(optimizer)
         if getattr(scheduler, "total_steps", 0) is None:
-            steps = self.trainer.estimated_stepping_batches
-            scheduler.total_steps = int(steps) if self.lr_interval == "step" else self.trainer.max_epochs
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_interval},
-        }
+            scheduler.total_steps = self._training_length()
+        config = {"scheduler": scheduler, "interval": self.lr_interval}
+        if hasattr(scheduler, "monitor"):  # Lightning's ReduceLROnPlateau
+            config["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _training_length(self) -> int:
+        """The number of times that the scheduler will step."""
+        epochs = self.trainer.max_epochs
+        length = self.trainer.estimated_stepping_batches if self.lr_interval == "step" else epochs
+        known = length is not None and 0 < length < math.inf
+        require(known, "trainer.max_epochs", epochs, "must be above 0: the schedule spans the training")
+        return int(length or 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_class"] = type(self).__name__

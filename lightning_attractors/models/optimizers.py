@@ -44,7 +44,11 @@ class GroupedOptimizer(Optimizer):
         return {"members": [member.state_dict() for member in self.members]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for member, state in zip(self.members, state_dict["members"], strict=True):
+        states = state_dict.get("members", [])
+        require(
+            len(states) == len(self.members), "optimizers", len(self.members), "differs from the checkpoint's"
+        )
+        for member, state in zip(self.members, states, strict=True):
             member.load_state_dict(state)
         # Loading replaces the members' groups; schedulers reach them through ours.
         self.param_groups = [group for member in self.members for group in member.param_groups]
@@ -124,6 +128,10 @@ class OneCycle(LRScheduler):
         else:
             low, phase = self.final, (progress - self.warmup) / (1 - self.warmup)
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * phase))
+
+    def state_dict(self) -> dict[str, Any]:
+        # The length is this training's own: a run that is resumed for longer has a longer cycle.
+        return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
 
     def get_lr(self) -> list[float | Tensor]:
         factor = self._factor()

@@ -1,0 +1,54 @@
+"""The two checkpoints of a run: the best one, and the last one for resuming."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """``best.ckpt``: the weights of the best epoch by a validation metric, written at the end of epochs.
+
+    Args:
+        monitor: the metric; by default what the module names in its attribute ``monitor``. Without one, or
+            if the module's metric is not logged, the newest weights count as the best.
+        mode: whether the ``max`` or the ``min`` of the metric is best.
+        filename: name of the file, without its ending.
+        **settings: as for ``lightning.pytorch.callbacks.ModelCheckpoint``.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None = None,
+        mode: Literal["max", "min"] = "max",
+        filename: str = "best",
+        **settings: Any,
+    ) -> None:
+        super().__init__(
+            monitor=monitor,
+            mode=mode,
+            filename=filename,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+            **settings,
+        )
+        self._chosen_by_user = monitor is not None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if not self._chosen_by_user:
+            self.monitor = getattr(pl_module, "monitor", None)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._chosen_by_user and self.monitor not in trainer.callback_metrics:
+            self.monitor = None
+        super().on_train_epoch_end(trainer, pl_module)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """``last.ckpt``: the state after the newest epoch, from which ``--ckpt_path last`` goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)

@@ -1,0 +1,31 @@
+"""A module and a data module that know nothing of this package, for the command line."""
+
+import lightning as L
+import torch
+
+
+class Net(L.LightningModule):
+    """Logs under names of its own, and predicts dictionaries."""
+
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, width)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch["pixels"]).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("quality", self.training_step(batch, batch_idx))
+
+    def predict_step(self, batch, batch_idx):
+        return {"width": self.layer(batch["pixels"]).shape[1]}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Data(L.LightningDataModule):
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader([{"pixels": torch.ones(4)}] * 4, batch_size=2)
+
+    val_dataloader = predict_dataloader = train_dataloader
