@@ -128,15 +128,14 @@ class StabilityCertificate(Callback):
 
     def certify(self, module: L.LightningModule) -> list[EquilibriumCertificate]:
         """Certificates of a module's equilibria, one per equilibrium; the module is not changed."""
-        device = torch.device("cpu")
         # Test loops run in inference mode, whose tensors know no derivatives.
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-            exact = _twin(module).to(device, torch.float64).eval()
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            exact = _exact_twin(module).eval()
             functions = {name: self._bind(name, exact) for name in self._callables}
             equilibria, vector_field = functions["equilibria"], functions["vector_field"]
             assert equilibria is not None
             assert vector_field is not None
-            points = equilibria().detach().to(device, torch.float64).clone()
+            points = _exact(equilibria())
             return certify_equilibria(points, vector_field, functions["step_map"], self.tolerance)
 
     def _bind(self, name: str, module: nn.Module) -> Callable[..., Tensor] | None:
@@ -156,22 +155,31 @@ class StabilityCertificate(Callback):
         rank_zero_warn(message)
 
 
-def _twin(module: nn.Module) -> nn.Module:
-    """A module that computes the same from parameters and buffers of its own.
+def _exact_twin(module: nn.Module) -> nn.Module:
+    """A module that computes the same in float64 on the CPU, from parameters and buffers of its own.
 
     Unlike a deep copy it leaves the other attributes shared: a module may hold a trainer, data iterators or
-    a parser's callables, which cannot be copied.
+    a parser's callables, which cannot be copied. Unlike ``to`` it touches nothing else: metrics move their
+    own state, which is shared.
     """
     twin = copy.copy(module)
     twin._parameters = {
-        name: None if value is None else nn.Parameter(value.detach().clone(), requires_grad=False)
+        name: None if value is None else nn.Parameter(_exact(value), requires_grad=False)
         for name, value in module._parameters.items()
     }
     twin._buffers = {
-        name: None if value is None else value.detach().clone() for name, value in module._buffers.items()
+        name: None if value is None else _exact(value) for name, value in module._buffers.items()
     }
-    twin._modules = {name: None if child is None else _twin(child) for name, child in module._modules.items()}
+    children = module._modules.items()
+    twin._modules = {name: None if child is None else _exact_twin(child) for name, child in children}
+    if isinstance(twin, L.LightningModule):
+        twin._device = torch.device("cpu")
     return twin
+
+
+def _exact(value: Tensor) -> Tensor:
+    dtype = torch.float64 if value.is_floating_point() else value.dtype
+    return value.detach().to("cpu", dtype, copy=True)
 
 
 def _scalars(certificates: list[EquilibriumCertificate]) -> dict[str, float]:

@@ -76,6 +76,8 @@ def test_the_module_is_left_as_it_was():
     before = {name: value.clone() for name, value in module.state_dict().items()}
     StabilityCertificate().certify(module)
     assert module.training
+    module.test_errors.reset()
+    assert module.test_errors.sum.dtype == torch.float32
     assert module.gamma.dtype == torch.float32
     assert module.gamma.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
