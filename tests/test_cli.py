@@ -262,9 +262,9 @@ def test_a_scheduler_that_watches_a_metric():
 
 
 def test_the_bound_holds_when_training_ends_within_an_epoch():
-    run(
-        "fit", *LETTERS, "--model.coupling", "projected", "--trainer.max_steps", 1, "--model.optimizer.lr", 30
-    )
+    wild = "{coupling: {class_path: torch.optim.Adam, init_args: {lr: 30}}}"
+    settings = [*LETTERS, "--model.coupling", "projected", "--model.optimizers", wild]
+    run("fit", *settings, "--trainer.max_steps", 1)
     report = json.loads((RUN / "stability.json").read_text())
     assert report["certified"] == 5
 
