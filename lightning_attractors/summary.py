@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import lightning as L
@@ -47,7 +46,7 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
             table.add_row(label, str(folder / name))
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if best:
-        table.add_row("best checkpoint", os.path.relpath(best))
+        table.add_row("best checkpoint", str(folder / "checkpoints" / Path(best).name))
     table.add_row("logs", str(folder))
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         table.add_row("watch", f"tensorboard --logdir {folder.parent}")
