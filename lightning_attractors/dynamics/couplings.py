@@ -135,7 +135,7 @@ class ProjectedCoupling(Coupling):
 
     def matrix(self) -> Tensor:
         basis = self.planted_basis()
-        return self.weight - (self.weight @ basis) @ basis.T
+        return torch.addmm(self.weight, self.weight @ basis, basis.T, alpha=-1)
 
     @torch.no_grad()
     def modes(self) -> Tensor:

@@ -127,5 +127,5 @@ class _DoubleWellEuler(torch.autograd.Function):
         grad_coupling = None
         if ctx.needs_input_grad[1]:
             outer = adjoints[:steps].flatten(0, 1).T @ low[:steps].flatten(0, 1)
-            grad_coupling = dt * outer.to(grad.dtype)
+            grad_coupling = outer.to(grad.dtype).mul_(dt)
         return incoming, grad_coupling, grad_gamma, None, None, None, None, None
