@@ -55,7 +55,7 @@ class Coupling(nn.Module, ABC):
 
     @abstractmethod
     def modes(self) -> Tensor:
-        """A real basis Φ of eigenvectors as unit columns, shape (N, N); the first K span the planted ones."""
+        """A real basis Φ of eigenvectors as columns, shape (N, N); the first K span the planted columns."""
 
     @abstractmethod
     def eigenvalues(self) -> Tensor:

@@ -1,5 +1,6 @@
 import lightning as L
 import torch
+from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import EpochLines
 
@@ -18,16 +19,7 @@ class Constant(L.LightningModule):
 
 
 def test_one_line_per_epoch_with_its_metrics(tmp_path, capsys):
-    trainer = L.Trainer(
-        max_epochs=2,
-        callbacks=[EpochLines()],
-        default_root_dir=tmp_path,
-        logger=False,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
+    trainer = quiet_trainer(tmp_path, [EpochLines()], max_epochs=2)
     trainer.fit(Constant(), torch.ones(3, 1))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert [line.split()[1] for line in lines] == ["0", "1"]

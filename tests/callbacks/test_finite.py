@@ -2,6 +2,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import FiniteLoss
 from lightning_attractors.errors import NonFiniteError
@@ -40,15 +41,8 @@ class Diverges(L.LightningModule):
 )
 def test_training_stops_before_weights_or_checkpoints_are_touched(tmp_path, way, message):
     module = Diverges(way)
-    trainer = L.Trainer(
-        max_epochs=1,
-        callbacks=[FiniteLoss(), ModelCheckpoint(save_on_train_epoch_end=True)],
-        default_root_dir=tmp_path,
-        logger=False,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    callbacks = [FiniteLoss(), ModelCheckpoint(save_on_train_epoch_end=True)]
+    trainer = quiet_trainer(tmp_path, callbacks, max_epochs=1, enable_checkpointing=True)
     with pytest.raises(NonFiniteError, match=message):
         trainer.fit(module, torch.ones(4, 2), torch.ones(1, 2))
     assert all(parameter.isfinite().all() for parameter in module.parameters())

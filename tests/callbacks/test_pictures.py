@@ -1,6 +1,7 @@
 import lightning as L
 import pytest
 import torch
+from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import AttractorPictures
 from lightning_attractors.callbacks.pictures import draw_trajectories, draw_triples
@@ -9,17 +10,8 @@ from lightning_attractors.errors import SettingError
 from lightning_attractors.models import SANODE
 
 
-def trainer_in(path, **settings):
-    return L.Trainer(
-        default_root_dir=path,
-        logger=False,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=[AttractorPictures(num_images=2)],
-        **settings,
-    )
+def trainer_in(path):
+    return quiet_trainer(path, [AttractorPictures(num_images=2)])
 
 
 def test_a_test_leaves_every_picture_in_the_runs_folder(tmp_path):

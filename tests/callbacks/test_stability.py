@@ -3,6 +3,7 @@ import json
 import lightning as L
 import pytest
 import torch
+from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import StabilityCertificate, UnstableError
 from lightning_attractors.errors import SettingError
@@ -35,18 +36,8 @@ def linear(module, x):
     return x @ module.weight.T
 
 
-def trainer_in(path, callback, epochs=1, **settings):
-    return L.Trainer(
-        max_epochs=epochs,
-        callbacks=[callback],
-        default_root_dir=path,
-        logger=False,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        **settings,
-    )
+def trainer_in(path, callback, epochs=1):
+    return quiet_trainer(path, [callback], max_epochs=epochs)
 
 
 def certificate(**settings):
