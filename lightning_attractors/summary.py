@@ -13,6 +13,8 @@ from lightning_attractors.callbacks import StabilityCertificate
 
 _METRICS = {
     "test/accuracy": "test accuracy",
+    "test/accuracy_spread": "sd over realisations",
+    "test/distance_accuracy": "accuracy by distance",
     "test/attractor_accuracy": "attractor accuracy H",
     "test/perfect": "perfect (similarity 1)",
     "test/overlap": "overlap m_f",

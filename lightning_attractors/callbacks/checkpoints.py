@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
@@ -14,7 +15,8 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         monitor: the metric; by default what the module names in its attribute ``monitor``. Without one, or
             if the module's metric is not logged, the newest weights count as the best.
-        mode: whether the ``max`` or the ``min`` of the metric is best.
+        mode: whether the ``max`` or the ``min`` of ``monitor`` is best; the module's own metric comes with a
+            ``monitor_mode`` of its own, or is best at its maximum.
         filename: name of the file, without its ending.
         **settings: as for ``lightning.pytorch.callbacks.ModelCheckpoint``.
     """
@@ -40,6 +42,10 @@ class BestCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         if not self._chosen_by_user:
             self.monitor = getattr(pl_module, "monitor", None)
+            mode = getattr(pl_module, "monitor_mode", "max")
+            if mode != self.mode:
+                self.mode = mode
+                self.kth_value = torch.tensor(torch.inf if mode == "min" else -torch.inf)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self._chosen_by_user and self.monitor not in trainer.callback_metrics:

@@ -7,14 +7,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from matplotlib import colormaps
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lightning_attractors.callbacks.drawings import (
+    draw_eigenvalues,
+    draw_mse,
+    draw_patterns,
+    draw_realisations,
+    draw_trajectories,
+    draw_triples,
+)
 from lightning_attractors.callbacks.output import log_figure, run_folder, write_atomically
 from lightning_attractors.errors import SettingError, require
 
@@ -29,12 +34,17 @@ class _AttractorModel(Protocol):
     def states(self, images: Tensor) -> Iterable[Tensor]: ...
 
 
+_REALISATIONS = 30
+
+
 class AttractorPictures(Callback):
     """Draws an attractor model's dynamics to TensorBoard, and after a test to ``figures/*.png`` too.
 
     Trajectories of all pixels of a few images (the colour of a line is its final value), the image beside
     its attractor and its final state, the attractor patterns and, where the module has them, the
-    eigenvalues of its ``coupling`` and after a test its ``mse_over_time()``.
+    eigenvalues of its ``coupling`` and after a test its ``mse_over_time()``. A module with an
+    ``observable(states)`` has its trajectories shown through it, and one that ``is_noisy`` has thirty
+    realisations of one pixel drawn, with their standard deviation over time.
 
     The module needs ``equilibria() -> (K, N)``, one per class, ``states(images)``, which gives the states
     (B, N) over time, and the step length ``dt``; its batches are images (B, C, H, W) and labels (B,).
@@ -93,14 +103,23 @@ class AttractorPictures(Callback):
         assert self._samples is not None
         model = cast(_AttractorModel, module)
         images, labels = self._samples
+        observable = getattr(module, "observable", lambda states: states)
+        label = "f(x_i(t))" if hasattr(module, "observable") else "x_i(t)"
+
+        def follow(start: Tensor) -> Tensor:
+            return torch.stack(list(model.states(start))).float().cpu()
+
         with torch.no_grad():
-            states = torch.stack(list(model.states(images))).float().cpu()
+            states = follow(images)
             attractors = model.equilibria().detach().cpu()
+            repeated = follow(images[:1].expand(_REALISATIONS, -1, -1, -1)) if _is_noisy(module) else None
         images, labels = images.cpu(), labels.cpu()
         shape = tuple(images.shape[1:])
         names = class_names or [f"class {k}" for k in range(len(attractors))]
         figures = {
-            "trajectories": draw_trajectories(states, [names[label] for label in labels], model.dt),
+            "trajectories": draw_trajectories(
+                observable(states), [names[k] for k in labels], model.dt, label
+            ),
             "final_states": draw_triples(images, attractors[labels], states[-1]),
             "attractors": draw_patterns(attractors, names, shape),
         }
@@ -108,6 +127,8 @@ class AttractorPictures(Callback):
         if coupling is not None:
             bound = getattr(model, "eigenvalue_bound", None)
             figures["eigenvalues"] = draw_eigenvalues(coupling.eigenvalues().real.cpu(), bound)
+        if repeated is not None:
+            figures["realisations"] = draw_realisations(observable(repeated), model.dt, label)
         return figures
 
     def _keep(self, trainer: L.Trainer, _: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -122,78 +143,5 @@ def _class_names(trainer: L.Trainer) -> Sequence[str]:
     return getattr(trainer.datamodule, "class_names", ())  # type: ignore[attr-defined]
 
 
-def draw_trajectories(states: Tensor, titles: Sequence[str], dt: float) -> Figure:
-    """x_i(t) of all pixels, one panel per image; states (T, B, N)."""
-    count = states.shape[1]
-    figure = Figure(figsize=(4.5 * count, 3.6), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
-    times = np.arange(len(states)) * dt
-    limit = float(states[-1].abs().max())
-    for b, axis in enumerate(axes):
-        values = states[:, b].T.numpy()
-        lines = [np.column_stack([times, line]) for line in values]
-        colors = colormaps["coolwarm"]((values[:, -1] / limit + 1) / 2)
-        axis.add_collection(LineCollection(lines, colors=colors, linewidths=0.6, alpha=0.7))
-        axis.autoscale_view()
-        axis.set(title=titles[b], xlabel="time t")
-    axes[0].set_ylabel("state x_i(t)")
-    return figure
-
-
-def draw_triples(images: Tensor, attractors: Tensor, final: Tensor) -> Figure:
-    """Each image (C, H, W) beside its attractor and its final state, both (N,)."""
-    count, shape = len(images), tuple(images.shape[1:])
-    figure = Figure(figsize=(6, 2.1 * count), layout="constrained")
-    axes = figure.subplots(count, 3, squeeze=False)
-    limit = float(attractors.abs().max())
-    for row in range(count):
-        axes[row][0].imshow(images[row].float().permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
-        for column, state in ((1, attractors[row]), (2, final[row])):
-            axes[row][column].imshow(_plane(state, shape), cmap="coolwarm", vmin=-limit, vmax=limit)
-    for axis, title in zip(axes[0], ("image", "attractor", "final state"), strict=True):
-        axis.set_title(title)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    return figure
-
-
-def draw_patterns(attractors: Tensor, titles: Sequence[str], shape: tuple[int, ...]) -> Figure:
-    """The attractor pattern of every class."""
-    columns = min(5, len(attractors))
-    rows = -(-len(attractors) // columns)
-    figure = Figure(figsize=(1.8 * columns, 2.0 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    limit = float(attractors.abs().max())
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, pattern, title in zip(axes.flat, attractors, titles, strict=False):
-        axis.imshow(_plane(pattern, shape), cmap="coolwarm", vmin=-limit, vmax=limit)
-        axis.set_title(title)
-    return figure
-
-
-def draw_eigenvalues(real_parts: Tensor, bound: float | None) -> Figure:
-    """Histogram of the real parts of the coupling's eigenvalues, with the stability bound."""
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axis = figure.subplots()
-    axis.hist(real_parts.numpy(), bins=60)
-    if bound is not None:
-        axis.axvline(bound, color="black", linestyle="--", label=f"stability bound {bound:.3g}")
-        axis.legend()
-    axis.set(xlabel="real part of the coupling's eigenvalues", ylabel="count")
-    return figure
-
-
-def draw_mse(curve: Tensor, dt: float) -> Figure:
-    """MSE(t) on a logarithmic axis; curve (T,)."""
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axis = figure.subplots()
-    axis.plot(np.arange(len(curve)) * dt, curve.numpy())
-    axis.set(xlabel="time t", ylabel="mean squared distance to the attractor", yscale="log")
-    return figure
-
-
-def _plane(state: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """A state as one plane: the channels of a colour image stand above each other."""
-    plane: np.ndarray = state.view(shape[0] * shape[1], shape[2]).float().numpy()
-    return plane
+def _is_noisy(module: L.LightningModule) -> bool:
+    return bool(getattr(module, "is_noisy", False))

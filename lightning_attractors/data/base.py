@@ -13,8 +13,9 @@ from lightning_attractors.data.dataset import InMemoryDataset
 from lightning_attractors.data.generators import Stream, keyed_generator
 from lightning_attractors.data.loader import ResumableLoader
 from lightning_attractors.data.sampler import EpochRandomSampler
-from lightning_attractors.data.transforms import replace_pixels, to_unit_range
+from lightning_attractors.data.transforms import to_unit_range
 from lightning_attractors.errors import require
+from lightning_attractors.robustness import replace_pixels
 
 
 class Labelled(NamedTuple):

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_attractors.data.generators import Stream, keyed_generator
-from lightning_attractors.data.transforms import random_flip, random_shift, replace_pixels, to_unit_range
+from lightning_attractors.data.transforms import random_flip, random_shift, to_unit_range
+from lightning_attractors.robustness import replace_pixels
 
 
 class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):

@@ -1,4 +1,4 @@
-"""Corruptions and augmentations of whole batches of images, each with a generator of its own.
+"""Augmentations of whole batches of images, each with a generator of its own.
 
 Tensors go in and come out, NumPy does the work in between: on arrays this small one thread is faster than
 waking several, and stays so when other processes keep the cores busy.
@@ -24,34 +24,6 @@ def to_unit_range(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8:
         return images
     return torch.from_numpy(images.numpy().astype(np.float32) / 255)
-
-
-def replace_pixels(images: Tensor, fraction: float, generator: np.random.Generator) -> Tensor:
-    """Noise ε: replace a fraction of the pixels of every image by uniform random values.
-
-    Exactly ``round(fraction * H * W)`` positions are drawn per image, all sets of that size being equally
-    likely; at a drawn position every channel gets its own U(0, 1) value.
-
-    Args:
-        images: (B, C, H, W), float32 in [0, 1], on the CPU; not modified.
-        fraction: ε, from 0 to 1.
-        generator: where the positions and values come from.
-
-    Returns:
-        (B, C, H, W), float32 in [0, 1].
-    """
-    batch, channels, height, width = images.shape
-    count = round(fraction * height * width)
-    if count == 0:
-        return images
-    # the places of the smallest of independent keys are a uniform choice of that many places; sorting them
-    # makes the outcome independent of how this processor partitions
-    keys = generator.random((batch, height * width), dtype=np.float32)
-    places = np.sort(np.argpartition(keys, count - 1, axis=1)[:, :count], axis=1)
-    values = generator.random((batch, channels, count), dtype=np.float32)
-    pixels = images.numpy().reshape(batch, channels, height * width).copy()
-    np.put_along_axis(pixels, places[:, np.newaxis], values, axis=2)
-    return torch.from_numpy(pixels).view(images.shape)
 
 
 def random_shift(images: Tensor, max_shift: int, generator: np.random.Generator) -> Tensor:

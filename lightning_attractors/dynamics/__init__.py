@@ -7,8 +7,9 @@ from lightning_attractors.dynamics.couplings import (
     SpectralCoupling,
     make_coupling,
 )
-from lightning_attractors.dynamics.fields import DoubleWellField
-from lightning_attractors.dynamics.fused_euler import integrate_double_well
+from lightning_attractors.dynamics.fields import CoupledField, DoubleWellField, FiringRateField
+from lightning_attractors.dynamics.fused_euler import integrate_fused
+from lightning_attractors.dynamics.gains import Gain, HillGain
 from lightning_attractors.dynamics.integrate import (
     STEPS,
     IntegratorName,
@@ -16,19 +17,26 @@ from lightning_attractors.dynamics.integrate import (
     VectorField,
     clipped,
     euler,
+    euler_maruyama,
     integrate,
     reverse,
     rk4,
     states,
     trajectory,
 )
-from lightning_attractors.dynamics.patterns import block_patterns
+from lightning_attractors.dynamics.noise import DampedNoise, keyed_generator
+from lightning_attractors.dynamics.patterns import block_patterns, random_patterns
 
 __all__ = [
     "STEPS",
+    "CoupledField",
     "Coupling",
     "CouplingName",
+    "DampedNoise",
     "DoubleWellField",
+    "FiringRateField",
+    "Gain",
+    "HillGain",
     "IntegratorName",
     "ProjectedCoupling",
     "SpectralCoupling",
@@ -37,9 +45,12 @@ __all__ = [
     "block_patterns",
     "clipped",
     "euler",
+    "euler_maruyama",
     "integrate",
-    "integrate_double_well",
+    "integrate_fused",
+    "keyed_generator",
     "make_coupling",
+    "random_patterns",
     "reverse",
     "rk4",
     "states",

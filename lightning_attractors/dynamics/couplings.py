@@ -1,4 +1,4 @@
-"""Coupling matrices A whose kernel holds planted columns exactly."""
+"""Coupling matrices A that have planted columns as eigenvectors exactly."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ CouplingName = Literal["spectral", "projected"]
 
 
 class Coupling(nn.Module, ABC):
-    """A trainable matrix A (N, N) with A φ = 0 for every planted φ.
+    """A trainable matrix A (N, N) with A ψ = λ ψ for every planted ψ and its eigenvalue λ.
 
-    What enters A is an orthonormal basis Q (N, K) of the planted span: the kernel is the same and
-    everything built on it is better conditioned.
+    What enters A is an orthonormal basis Q (N, K) of the planted span, on which A acts as A Q = Q T: the
+    matrix is the same and everything built on it is better conditioned.
 
     Args:
         planted: planted columns, one per row, shape (K, N), linearly independent.
+        eigenvalues: their eigenvalues, shape (K,); 0 if not given.
 
     Attributes:
         constrain_interval: optimizer steps after which :meth:`constrain_` is due.
@@ -28,15 +29,18 @@ class Coupling(nn.Module, ABC):
 
     constrain_interval: int
     planted: Tensor
+    planted_eigenvalues: Tensor
 
-    def __init__(self, planted: Tensor) -> None:
+    def __init__(self, planted: Tensor, eigenvalues: Tensor | None = None) -> None:
         super().__init__()
         rank = int(torch.linalg.matrix_rank(planted.double()))
         require(
             rank == len(planted), "planted", f"rank {rank}", f"{len(planted)} columns must be independent"
         )
-        # A copy: what becomes of the caller's tensor must not change the kernel.
+        # A copy: what becomes of the caller's tensor must not change the matrix.
         self.register_buffer("planted", planted.clone())
+        values = planted.new_zeros(len(planted)) if eigenvalues is None else eigenvalues.to(planted)
+        self.register_buffer("planted_eigenvalues", values.clone(), persistent=False)
 
     @property
     def num_nodes(self) -> int:
@@ -49,6 +53,11 @@ class Coupling(nn.Module, ABC):
         basis, _ = torch.linalg.qr(self.planted.T.to(dtype))
         return basis.to(self.planted.dtype)
 
+    def planted_image(self, basis: Tensor) -> Tensor:
+        """A Q = Q T, shape (N, K), for the basis Q of the planted span, whatever the rest of A."""
+        coordinates = basis.T @ self.planted.T
+        return basis @ torch.linalg.solve(coordinates, coordinates * self.planted_eigenvalues, left=False)
+
     @abstractmethod
     def matrix(self) -> Tensor:
         """The coupling matrix A, shape (N, N), differentiable in the parameters."""
@@ -59,11 +68,11 @@ class Coupling(nn.Module, ABC):
 
     @abstractmethod
     def eigenvalues(self) -> Tensor:
-        """All N eigenvalues of A, complex128, the K planted zeros included."""
+        """All N eigenvalues of A, complex128, the K planted ones included."""
 
     @abstractmethod
     def constrain_(self, center: float, radius: float) -> None:
-        """Bring every eigenvalue into a disc of the complex plane that holds 0, in place.
+        """Bring every trained eigenvalue into a disc of the complex plane that holds 0, in place.
 
         Args:
             center: centre of the disc, real, with |center| < radius.
@@ -74,17 +83,18 @@ class Coupling(nn.Module, ABC):
 class SpectralCoupling(Coupling):
     r"""A = Φ Λ Φ⁻¹ with trained eigenvalues and eigenvectors (Marino et al., 2024).
 
-    Φ = [Q | V]: the K planted columns have eigenvalue 0, the N − K trained ones start orthonormal and
-    random with eigenvalues drawn from N(−5, 1). One linear solve per call of :meth:`matrix`.
+    Φ = [Q | V]: Q spans the K planted columns, the N − K trained ones start orthonormal and random with
+    eigenvalues drawn from N(−5, 1). One linear solve per call of :meth:`matrix`.
 
     Args:
         planted: planted columns, one per row, shape (K, N).
+        eigenvalues: their eigenvalues, shape (K,); 0 if not given.
     """
 
     constrain_interval = 1
 
-    def __init__(self, planted: Tensor) -> None:
-        super().__init__(planted)
+    def __init__(self, planted: Tensor, eigenvalues: Tensor | None = None) -> None:
+        super().__init__(planted, eigenvalues)
         num_classes = len(planted)
         free = self.num_nodes - num_classes
         basis = self.planted_basis()
@@ -92,20 +102,18 @@ class SpectralCoupling(Coupling):
         self.eigenvectors = nn.Parameter(frame[:, num_classes:].contiguous())
         self.trained_eigenvalues = nn.Parameter(torch.randn(free) - 5.0)
 
-    def _all_eigenvalues(self) -> Tensor:
-        planted = self.trained_eigenvalues.new_zeros(len(self.planted))
-        return torch.cat([planted, self.trained_eigenvalues])
-
     def modes(self) -> Tensor:
         return torch.cat([self.planted_basis(), self.eigenvectors], dim=1)
 
     def matrix(self) -> Tensor:
         modes = self.modes()
-        return torch.linalg.solve(modes, modes * self._all_eigenvalues(), left=False)
+        planted = self.planted_image(modes[:, : len(self.planted)])
+        image = torch.cat([planted, self.eigenvectors * self.trained_eigenvalues], dim=1)
+        return torch.linalg.solve(modes, image, left=False)
 
     @torch.no_grad()
     def eigenvalues(self) -> Tensor:
-        return self._all_eigenvalues().to(torch.complex128)
+        return torch.cat([self.planted_eigenvalues, self.trained_eigenvalues]).to(torch.complex128)
 
     @torch.no_grad()
     def constrain_(self, center: float, radius: float) -> None:
@@ -113,34 +121,38 @@ class SpectralCoupling(Coupling):
 
 
 class ProjectedCoupling(Coupling):
-    """A = M (I − P) with M trained and P = Q Qᵀ the projector on the planted span.
+    """A = Q T Qᵀ + M (I − P) with M trained and P = Q Qᵀ the projector on the planted span.
 
-    The same family of matrices as :class:`SpectralCoupling` (every A with the planted kernel is of this
-    form), reached without a solve and without an inverse that can become ill-conditioned. M starts as a
-    random orthogonal matrix times ``scale``.
+    For one shared eigenvalue λ that is λ P + M (I − P). The same family of matrices as
+    :class:`SpectralCoupling` (every A with the planted eigenvectors is of this form), reached without a solve
+    and without an inverse that can become ill-conditioned. M starts as a random orthogonal matrix times
+    ``scale``.
 
-    The eigenvalues are not at hand, so :meth:`constrain_` computes them; being linear in M, they are brought
-    into the disc by scaling M as a whole.
+    The eigenvalues are not at hand, so :meth:`constrain_` computes them; being linear in M but for the
+    planted ones, they are brought into the disc by scaling M as a whole.
 
     Args:
         planted: planted columns, one per row, shape (K, N).
+        eigenvalues: their eigenvalues, shape (K,); 0 if not given.
         scale: factor of the initial orthogonal matrix, above 0.
     """
 
     constrain_interval = 50
 
-    def __init__(self, planted: Tensor, scale: float = 5.0) -> None:
-        super().__init__(planted)
+    def __init__(self, planted: Tensor, eigenvalues: Tensor | None = None, scale: float = 5.0) -> None:
+        super().__init__(planted, eigenvalues)
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(self.num_nodes, self.num_nodes), scale))
 
     def matrix(self) -> Tensor:
         basis = self.planted_basis()
-        return torch.addmm(self.weight, self.weight @ basis, basis.T, alpha=-1)
+        return torch.addmm(self.weight, self.planted_image(basis) - self.weight @ basis, basis.T)
 
     @torch.no_grad()
     def modes(self) -> Tensor:
         values, vectors = torch.linalg.eig(self.matrix().double())
-        order = values.abs().argsort()[len(self.planted) :]
+        basis = self.planted_basis().to(vectors)
+        outside = (vectors - basis @ (basis.mT @ vectors)).norm(dim=0)
+        order = outside.argsort()[len(self.planted) :]
         values, vectors = values[order], vectors[:, order]
         # A conjugate pair of eigenvectors spans the same plane as its real and imaginary parts.
         real = nn.functional.normalize(torch.where(values.imag >= 0, vectors.real, vectors.imag), dim=0)
@@ -161,12 +173,12 @@ class ProjectedCoupling(Coupling):
             self.weight.mul_(float(((half + root) / squared).min()))
 
 
-def make_coupling(name: CouplingName, planted: Tensor) -> Coupling:
-    """Build the coupling called ``name`` on the planted columns (K, N).
+def make_coupling(name: CouplingName, planted: Tensor, eigenvalues: Tensor | None = None) -> Coupling:
+    """Build the coupling called ``name`` on the planted columns (K, N) with their eigenvalues (K,), or 0.
 
     Raises:
         SettingError: if there is no coupling of that name.
     """
     kinds: dict[str, type[Coupling]] = {"spectral": SpectralCoupling, "projected": ProjectedCoupling}
     require(name in kinds, "coupling", name, f"must be one of {sorted(kinds)}")
-    return kinds[name](planted)
+    return kinds[name](planted, eigenvalues)

@@ -1,32 +1,40 @@
-r"""Euler integration of a double-well network as one operation with its own backward pass.
+r"""Euler (–Maruyama) integration of a coupled field as one operation with its own backward pass.
 
-The step is x⁺ = clip(x (1 + 4γa²Δt − 4γΔt x²) + Δt W x). Its adjoint, with l = ∂L/∂x⁺ zeroed where the
-clip was active, is
+The step is x⁺ = clip(x + Δt r(x) + Δt W s(x)) + σ √Δt d(x) ξ, the noise being optional. Its adjoint, with
+l = ∂L/∂x⁺ zeroed where the clip was active, is
 
-    ∂L/∂x = l (1 + 4γa²Δt − 12γΔt x²) + Δt Wᵀ l
-    ∂L/∂W = Δt Σ_n l_n x_nᵀ                           (one product over all steps)
-    ∂L/∂γ = Δt Σ_n ⟨l_n, 4 x_n (a² − x_n²)⟩
+    ∂L/∂x = l (1 + Δt r′(x)) + Δt (Wᵀ l) s′(x) + σ √Δt ⟨l, ξ⟩ ∇d(x)
+    ∂L/∂W = Δt Σ_n l_n s(x_n)ᵀ                        (one product over all steps)
 
 It gives what autograd gives through :func:`~lightning_attractors.dynamics.integrate.integrate`, with fewer
-passes over memory: `examples/benchmark.py sa_node` compares it with the bare matrix products.
+passes over memory: `examples/benchmark.py` compares it with the bare matrix products.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_attractors.dynamics.fields import DoubleWellField
-from lightning_attractors.dynamics.workspace import Workspace
+from lightning_attractors.dynamics.fields import CoupledField, EulerStep
+from lightning_attractors.dynamics.noise import DampedNoise
+from lightning_attractors.dynamics.workspace import Lease, Workspace
 
 _WORKSPACE = Workspace()
 
 
-def integrate_double_well(field: DoubleWellField, x: Tensor, dt: float, steps: int, bound: float) -> Tensor:
-    """State after ``steps`` clipped Euler steps, differentiable once in x, the coupling and γ.
+def integrate_fused(
+    field: CoupledField,
+    x: Tensor,
+    dt: float,
+    steps: int,
+    bound: float | None = None,
+    noise: DampedNoise | None = None,
+) -> Tensor:
+    """State after ``steps`` Euler steps, differentiable once in x, the coupling and the field's parameters.
 
     The matrix products run in the dtype that autocast asks for, the state stays in the dtype of x.
 
@@ -35,7 +43,8 @@ def integrate_double_well(field: DoubleWellField, x: Tensor, dt: float, steps: i
         x: initial states, shape (B, N).
         dt: step length, above 0.
         steps: number of steps, at least 1.
-        bound: states are clamped to [−bound, bound] after every step.
+        bound: states are clamped to [−bound, bound] after every step, if given; not together with noise.
+        noise: one realisation of the noise, if any.
 
     Returns:
         Final states, shape (B, N).
@@ -44,88 +53,92 @@ def integrate_double_well(field: DoubleWellField, x: Tensor, dt: float, steps: i
     mixed = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if mixed else x.dtype
     with torch.autocast(device, enabled=False):
+        plan = _Plan(field.euler_step(dt), dt, steps, bound, noise, dtype)
         if torch.is_grad_enabled():
-            arguments = (x, field.coupling, field.gamma, field.a, dt, steps, bound, dtype)
-            result: Tensor = _DoubleWellEuler.apply(*arguments)
+            result: Tensor = _FusedEuler.apply(plan, x, field.coupling, *field.parameters)
             return result
         coupling = (dt * field.coupling).to(dtype)
-        linear, cubic = _step_coefficients(field.gamma, field.a, dt)
+        emitted, draw = torch.empty_like(x, dtype=dtype), torch.empty_like(x)
         for _ in range(steps):
-            x = _advance(x, x.to(dtype), coupling, linear, cubic, bound, torch.empty_like(x))
+            start, x = x, torch.empty_like(x)
+            plan.advance(start, emitted, draw, coupling, x)
         return x
 
 
-def _step_coefficients(gamma: Tensor, a: float, dt: float) -> tuple[Tensor, Tensor]:
-    return 1 + 4 * gamma * a * a * dt, -4 * gamma * dt
+@dataclass(frozen=True)
+class _Plan:
+    """What an integration does, besides the tensors that it is differentiated in."""
+
+    step: EulerStep
+    dt: float
+    steps: int
+    bound: float | None
+    noise: DampedNoise | None
+    dtype: torch.dtype
+
+    def advance(
+        self, x: Tensor, emitted: Tensor, draw: Tensor, coupling: Tensor, out: Tensor
+    ) -> Tensor | None:
+        """One step from x to ``out``, leaving s(x) and ξ; returns the distances that damp the noise."""
+        self.step.emit(x, emitted)
+        # Converting first is faster than adding tensors of two dtypes.
+        self.step.advance(x, (emitted @ coupling.T).to(x.dtype), out)
+        distances = None
+        if self.noise is not None:
+            distances = self.noise.distances(x)
+            damping = self.noise.damping(distances).to(x.dtype)
+            out.addcmul_(self.noise.draw(draw), damping, value=self.noise.amplitude(self.dt))
+        if self.bound is not None:
+            out.clamp_(-self.bound, self.bound)
+        return distances
+
+    def pull_back_clip(self, incoming: Tensor, result: Tensor, out: Tensor) -> None:
+        """Write l to ``out``: zero where the clip was active, the derivative of clamp."""
+        if self.bound is None:
+            out.copy_(incoming)
+        else:
+            torch.ops.aten.hardtanh_backward(incoming, result, -self.bound, self.bound, grad_input=out)
 
 
-def _advance(
-    x: Tensor, x_low: Tensor, coupling: Tensor, linear: Tensor, cubic: Tensor, bound: float, out: Tensor
-) -> Tensor:
-    torch.mul(x, x, out=out)
-    # Converting first is faster than adding tensors of two dtypes.
-    out.mul_(cubic).add_(linear).mul_(x).add_((x_low @ coupling.T).to(x.dtype))
-    return out.clamp_(-bound, bound)
-
-
-class _DoubleWellEuler(torch.autograd.Function):
+class _FusedEuler(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        coupling: Tensor,
-        gamma: Tensor,
-        a: float,
-        dt: float,
-        steps: int,
-        bound: float,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        shape = (steps + 1, *x.shape)
-        history = _WORKSPACE.lease(shape, x.dtype, x.device)
-        # The products take the states in their own dtype; kept for the gradient of the coupling.
-        low_history = history if dtype == x.dtype else _WORKSPACE.lease(shape, dtype, x.device)
-        states, low = history.buffer, low_history.buffer
-        scaled = (dt * coupling).to(dtype)
-        linear, cubic = _step_coefficients(gamma, a, dt)
-        states[0].copy_(x)
+    def forward(ctx: Any, plan: _Plan, x: Tensor, coupling: Tensor, *parameters: Tensor) -> Tensor:
+        steps, noise = plan.steps, plan.noise
+        states = _WORKSPACE.lease((steps + 1, *x.shape), x.dtype, x.device)
+        # The products take s(x) in their own dtype; kept for the gradient of the coupling.
+        emitted = _WORKSPACE.lease((steps, *x.shape), plan.dtype, x.device)
+        draws = _WORKSPACE.lease((steps if noise else 0, *x.shape), x.dtype, x.device)
+        scaled = (plan.dt * coupling).to(plan.dtype)
+        states.buffer[0].copy_(x)
+        ctx.distances = []
         for n in range(steps):
-            if low is not states:
-                low[n].copy_(states[n])
-            _advance(states[n], low[n], scaled, linear, cubic, bound, states[n + 1])
-        ctx.save_for_backward(scaled, gamma)
-        ctx.leases = (history, low_history)
-        ctx.settings = (a, dt, steps, bound)
-        return states[steps].clone()
+            draw = draws.buffer[n] if noise else draws.buffer
+            arguments = (states.buffer[n], emitted.buffer[n], draw, scaled, states.buffer[n + 1])
+            ctx.distances.append(plan.advance(*arguments))
+        ctx.save_for_backward(scaled, *parameters)
+        ctx.plan, ctx.leases = plan, (states, emitted, draws)
+        return states.buffer[steps].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        scaled, gamma = ctx.saved_tensors
-        states, low = (lease.buffer for lease in ctx.leases)
-        a, dt, steps, bound = ctx.settings
-        linear, cubic = _step_coefficients(gamma, a, dt)
-        adjoint_lease = _WORKSPACE.lease(tuple(states.shape), scaled.dtype, grad.device)
+        plan: _Plan = ctx.plan
+        scaled, *parameters = ctx.saved_tensors
+        leases: tuple[Lease, Lease, Lease] = ctx.leases
+        states, emitted, draws = (lease.buffer for lease in leases)
+        adjoint_lease = _WORKSPACE.lease(tuple(emitted.shape), plan.dtype, grad.device)
         adjoints = adjoint_lease.buffer
-        first = torch.zeros_like(gamma)  # Σ ⟨l, x⟩
-        third = torch.zeros_like(gamma)  # Σ ⟨l, x³⟩
-        slope = 3 * cubic
+        gradients = [torch.zeros_like(parameter) for parameter in parameters]
         adjoint = torch.empty_like(grad)
-        incoming = grad
-        for n in reversed(range(steps)):
-            x = states[n]
-            # Where the clip was active the step is constant: this is the derivative of clamp.
-            torch.ops.aten.hardtanh_backward(incoming, states[n + 1], -bound, bound, grad_input=adjoint)
+        for n in reversed(range(plan.steps)):
+            plan.pull_back_clip(grad, states[n + 1], adjoint)
             adjoints[n].copy_(adjoint)
-            squared = x * x
-            weighted = x * adjoint
-            first += weighted.sum()
-            third += torch.dot(weighted.view(-1), squared.view(-1))
-            product = (adjoints[n] @ scaled).to(grad.dtype)
-            incoming = squared.mul_(slope).add_(linear).mul_(adjoint).add_(product)
-        grad_gamma = 4 * dt * (a * a * first - third)
+            coupled = (adjoints[n] @ scaled).to(grad.dtype)
+            grad = plan.step.pull_back(states[n], adjoint, coupled, gradients)
+            if plan.noise is not None:
+                plan.noise.pull_back_(states[n], ctx.distances[n], adjoint, draws[n], plan.dt, grad)
         grad_coupling = None
-        if ctx.needs_input_grad[1]:
-            outer = adjoints[:steps].flatten(0, 1).T @ low[:steps].flatten(0, 1)
-            grad_coupling = outer.to(grad.dtype).mul_(dt)
-        return incoming, grad_coupling, grad_gamma, None, None, None, None, None
+        if ctx.needs_input_grad[2]:
+            outer = adjoints.flatten(0, 1).T @ emitted.flatten(0, 1)
+            grad_coupling = outer.to(grad.dtype).mul_(plan.dt)
+        return None, grad, grad_coupling, *gradients

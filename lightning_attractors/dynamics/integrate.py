@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -25,6 +26,15 @@ def rk4(field: VectorField, x: Tensor, dt: float) -> Tensor:
     k3 = field(x + 0.5 * dt * k2)
     k4 = field(x + dt * k3)
     return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def euler_maruyama(noise: Callable[[Tensor], Tensor]) -> Step:
+    """The Euler step of a stochastic equation, x + Δt F(x) + √Δt g(x), with g drawn anew at every call."""
+
+    def step(field: VectorField, x: Tensor, dt: float) -> Tensor:
+        return euler(field, x, dt) + math.sqrt(dt) * noise(x)
+
+    return step
 
 
 STEPS: dict[str, Step] = {"euler": euler, "rk4": rk4}

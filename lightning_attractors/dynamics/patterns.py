@@ -8,6 +8,30 @@ from torch import Tensor
 from lightning_attractors.errors import require
 
 
+def random_patterns(num_classes: int, num_nodes: int, low: float, high: float) -> Tensor:
+    """Half of the pixels, chosen at random, at ``high``: the memories of a Hopfield network.
+
+    The others are at ``low``. Any two patterns differ in about half of the pixels. The choice depends on the
+    two numbers only.
+
+    Args:
+        num_classes: number of classes K, at least 1.
+        num_nodes: number of nodes N, at least K.
+        low: value of one half; the larger one where N is odd.
+        high: value of the other half.
+
+    Returns:
+        Patterns of shape (K, N), float32.
+
+    Raises:
+        SettingError: if there are more classes than nodes.
+    """
+    _require_nodes(num_classes, num_nodes)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.rand(num_classes, num_nodes, generator=generator).argsort(dim=1)
+    return torch.where(order < num_nodes // 2, high, low)
+
+
 def block_patterns(
     num_classes: int, num_nodes: int, low: float, high: float, block: int | None = None
 ) -> Tensor:
@@ -34,13 +58,7 @@ def block_patterns(
         tensor([[ 0.5000,  0.5000, -0.5000, -0.5000, -0.5000],
                 [-0.5000, -0.5000,  0.5000,  0.5000, -0.5000]])
     """
-    require(num_classes >= 1, "num_classes", num_classes, "must be at least 1")
-    require(
-        num_classes <= num_nodes,
-        "num_classes",
-        num_classes,
-        f"must not exceed the number of nodes, {num_nodes}: every class needs a pixel of its own",
-    )
+    _require_nodes(num_classes, num_nodes)
     # Two blocks that fill everything would be each other's negative, and so not independent.
     largest = (num_nodes - 1) // 2 if num_classes == 2 else num_nodes // num_classes
     block = largest if block is None else block
@@ -54,3 +72,13 @@ def block_patterns(
     for k in range(num_classes):
         patterns[k, k * block : (k + 1) * block] = high
     return patterns
+
+
+def _require_nodes(num_classes: int, num_nodes: int) -> None:
+    require(num_classes >= 1, "num_classes", num_classes, "must be at least 1")
+    require(
+        num_classes <= num_nodes,
+        "num_classes",
+        num_classes,
+        f"must not exceed the number of nodes, {num_nodes}: every class needs a direction of its own",
+    )

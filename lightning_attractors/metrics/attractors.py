@@ -48,6 +48,73 @@ class AttractorAccuracy(Metric):
         return self.hits / self.total
 
 
+class DistanceAccuracy(Metric):
+    """Share of states that end near their attractor: the stricter criterion of Chicchi et al. (2024).
+
+    Args:
+        threshold: largest L2 distance that counts, in the units of the states, above 0.
+
+    Example:
+        >>> metric = DistanceAccuracy(threshold=0.5)
+        >>> metric(torch.tensor([[1.0, 0.3], [1.0, 0.6]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+        tensor(0.5000)
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    hits: Tensor
+    total: Tensor
+
+    def __init__(self, threshold: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.threshold = threshold
+        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, states: Tensor, attractors: Tensor) -> None:
+        """Count final states (B, N) against the attractors (B, N) of their classes."""
+        self.hits += ((states - attractors).norm(dim=1) <= self.threshold).sum()
+        self.total += len(states)
+
+    def compute(self) -> Tensor:
+        """The share, in [0, 1]."""
+        return self.hits / self.total
+
+
+class AccuracySpread(Metric):
+    """Standard deviation of the accuracy across realisations of a model's noise.
+
+    Args:
+        num_realisations: how many there are, at least 2.
+
+    Example:
+        >>> metric = AccuracySpread(2)
+        >>> metric.update(torch.tensor([True, True]), realisation=0)
+        >>> metric.update(torch.tensor([True, False]), realisation=1)
+        >>> metric.compute()  # of 1.0 and 0.5
+        tensor(0.3536)
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    hits: Tensor
+    total: Tensor
+
+    def __init__(self, num_realisations: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("hits", torch.zeros(num_realisations), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(num_realisations), dist_reduce_fx="sum")
+
+    def update(self, correct: Tensor, realisation: int) -> None:
+        """Count correct predictions (B,), boolean, of one realisation."""
+        self.hits[realisation] += correct.sum()
+        self.total[realisation] += len(correct)
+
+    def compute(self) -> Tensor:
+        """The sample standard deviation of the accuracies, in [0, 1]."""
+        return (self.hits / self.total).std()
+
+
 class Overlap(Metric):
     """Mean overlap m_f = mean_j x_j · φ_j / ‖φ_j‖² (Marino et al., 2024, eq. 5, where ‖φ‖² = N a²).
 

@@ -1,10 +1,11 @@
-"""What the attractor models share: logits, loss, metrics and the contract of their certificate."""
+"""What the attractor models share: integration, logits, loss, metrics, the contract of their certificate."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import Any, cast
 
 import torch
@@ -12,15 +13,38 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_attractors.errors import require
-from lightning_attractors.metrics import AttractorAccuracy, Overlap, TrajectoryError
+from lightning_attractors.dynamics import (
+    STEPS,
+    CoupledField,
+    DampedNoise,
+    IntegratorName,
+    Step,
+    clipped,
+    euler_maruyama,
+    integrate,
+    integrate_fused,
+    states,
+)
+from lightning_attractors.errors import SettingError, require
+from lightning_attractors.metrics import AccuracySpread, Overlap, TrajectoryError
 from lightning_attractors.models.base import Classifier
 
 _CONFIDENCE_AT_ATTRACTOR = 0.99
 
 
+class NoiseStream(IntEnum):
+    """What noise is drawn for: streams of different purpose never coincide."""
+
+    TRAIN = 1
+    VALIDATION = 2
+    TEST = 3
+    FORWARD = 4
+
+
 class AttractorClassifier(Classifier):
     """A classifier whose images are initial states and whose classes are attractors.
+
+    A family supplies its vector field, :meth:`field`, and may add noise to it, :meth:`noise`.
 
     Args:
         attractors: one pattern per class, shape (K, N).
@@ -28,10 +52,13 @@ class AttractorClassifier(Classifier):
         dt: step length Δt, above 0.
         steps: integration steps while training, at least 1.
         eval_steps: integration steps otherwise; by default ``steps``.
+        integrator: ``euler`` or ``rk4``.
+        closeness: metrics of the family, by name, that compare final states (B, N) with attractors (B, N).
+        bound: states are clamped to [−bound, bound] after every step, if given.
+        num_realisations: realisations of the noise that an evaluation averages over.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
     """
 
-    monitor = "val/attractor_accuracy"
     divergence_hint = "lower the learning rate (model.optimizer, model.optimizers) or model.dt"
     attractors: Tensor
 
@@ -42,37 +69,74 @@ class AttractorClassifier(Classifier):
         dt: float,
         steps: int,
         eval_steps: int | None,
+        integrator: IntegratorName,
+        closeness: dict[str, Metric],
+        bound: float | None = None,
+        num_realisations: int = 1,
         **optimization: Any,
     ) -> None:
         super().__init__(**optimization)
         require(dt > 0, "dt", dt, "must be above 0")
         require(steps >= 1, "steps", steps, "must be at least 1")
         require(eval_steps is None or eval_steps >= 1, "eval_steps", eval_steps, "must be at least 1")
+        require(integrator in STEPS, "integrator", integrator, f"must be one of {sorted(STEPS)}")
         self.register_buffer("attractors", attractors)
         self.image_shape = tuple(image_shape)
         self.dt = dt
         self.steps = steps
         self.eval_steps = eval_steps or steps
+        self.integrator = integrator
+        self.bound = bound
+        self.num_realisations = num_realisations
         self.logit_scale = _logit_scale(attractors)
-        self.val_metrics = AttractorMetrics(len(attractors))
-        self.test_metrics = AttractorMetrics(len(attractors))
+        self.val_metrics = AttractorMetrics(len(attractors), num_realisations, closeness)
+        self.test_metrics = AttractorMetrics(len(attractors), num_realisations, closeness)
         self.test_errors = TrajectoryError(self.eval_steps + 1)
 
     @abstractmethod
+    def field(self) -> CoupledField:
+        """The vector field with its coupling formed, for one integration."""
+
+    def noise(self, stream: NoiseStream, *key: int) -> DampedNoise | None:
+        """One realisation of the noise, a function of the seed, the rank, the stream and the key.
+
+        None where there is no noise, as in this base.
+        """
+        return None
+
     def vector_field(self, x: Tensor) -> Tensor:
-        """F(x) of the flow for states of shape (..., N)."""
+        """F(x) of the flow, without noise, for states of shape (..., N)."""
+        return self.field()(x)
 
-    @abstractmethod
     def step_map(self, x: Tensor) -> Tensor:
-        """One step of the discrete map that really runs, for states of shape (..., N)."""
+        """One step of the discrete map that really runs, without noise, for states of shape (..., N)."""
+        return self._step(None)(self.field(), x, self.dt)
 
-    @abstractmethod
-    def final_state(self, images: Tensor) -> Tensor:
+    def final_state(self, images: Tensor, realisation: int = 0) -> Tensor:
         """States (B, N) after the integration from images (B, C, H, W), differentiable in both."""
+        return self._final_state(images, self._forward_noise(realisation))
 
-    @abstractmethod
-    def states(self, images: Tensor, steps: int | None = None) -> Iterator[Tensor]:
+    def states(self, images: Tensor, steps: int | None = None, realisation: int = 0) -> Iterator[Tensor]:
         """The ``steps + 1`` states (B, N) from the images on; by default ``eval_steps``."""
+        return self._states(images, steps or self.eval_steps, self._forward_noise(realisation))
+
+    def _forward_noise(self, realisation: int) -> DampedNoise | None:
+        # An evaluation repeats itself, so that an attack meets one function; training does not.
+        step = self.global_step if self.training else 0
+        return self.noise(NoiseStream.FORWARD, step, realisation)
+
+    def _final_state(self, images: Tensor, noise: DampedNoise | None) -> Tensor:
+        x, field = self.initial_state(images), self.field()
+        if self.integrator == "euler":
+            return integrate_fused(field, x, self.dt, self.num_steps, self.bound, noise)
+        return integrate(field, x, self.dt, self.num_steps, self._step(noise))
+
+    def _states(self, images: Tensor, steps: int, noise: DampedNoise | None) -> Iterator[Tensor]:
+        return states(self.field(), self.initial_state(images), self.dt, steps, self._step(noise))
+
+    def _step(self, noise: DampedNoise | None) -> Step:
+        step = STEPS[self.integrator] if noise is None else euler_maruyama(noise)
+        return step if self.bound is None else clipped(step, self.bound)
 
     @property
     def num_steps(self) -> int:
@@ -102,34 +166,44 @@ class AttractorClassifier(Classifier):
     def logits_of(self, states: Tensor) -> Tensor:
         """Overlaps of states (B, N) with the attractors, scaled to logits (B, K).
 
-        The scale is such that a state at its attractor has softmax confidence 0.99 or more.
+        The overlap with attractor φ_k is (⟨x, φ_k⟩ − (‖φ_k‖² − n)/2) / n, n being the mean of all ‖φ_k‖²: the
+        inner product in units of n, corrected where attractors differ in size so that the nearest one has the
+        largest. The scale is such that a state at its attractor has softmax confidence 0.99 or more.
         """
         with torch.autocast(states.device.type, enabled=False):
-            overlaps = states @ self.attractors.T / self.attractors.square().sum(dim=1)
-            return self.logit_scale * overlaps
+            return self.logit_scale * _overlaps(states, self.attractors)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W) in [0, 1]."""
-        return self.logits_of(self.final_state(images))
+        """Logits (B, K) of images (B, C, H, W) in [0, 1]; with noise, their mean over the realisations."""
+        if self.training or self.num_realisations == 1:
+            return self.logits_of(self.final_state(images))
+        logits = [self.logits_of(self.final_state(images, r)) for r in range(self.num_realisations)]
+        return torch.stack(logits).mean(dim=0)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        loss = _squared_distance(self.final_state(images), self.attractors[labels])
+        noise = self.noise(NoiseStream.TRAIN, self.global_step, batch_idx)
+        loss = _squared_distance(self._final_state(images, noise), self.attractors[labels])
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        self._record("val", self.val_metrics, self.final_state(images), labels)
+        for r in range(self.num_realisations):
+            final = self._final_state(images, self.noise(NoiseStream.VALIDATION, batch_idx, r))
+            self.val_metrics.update(self.logits_of(final), final, self.attractors[labels], labels, r)
+        self._log_metrics("val", self.val_metrics)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         targets = self.attractors[labels]
-        errors = []
-        for state in self.states(images):
-            errors.append((state - targets).square().sum(dim=1))
-        self.test_errors.update(torch.stack(errors))
-        self._record("test", self.test_metrics, state, labels)
+        for r in range(self.num_realisations):
+            errors = []
+            for state in self._states(images, self.eval_steps, self.noise(NoiseStream.TEST, batch_idx, r)):
+                errors.append((state - targets).square().sum(dim=1))
+            self.test_errors.update(torch.stack(errors))
+            self.test_metrics.update(self.logits_of(state), state, targets, labels, r)
+        self._log_metrics("test", self.test_metrics)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Logits of a batch of images, or of images with labels."""
@@ -145,32 +219,57 @@ class AttractorClassifier(Classifier):
         curve: Tensor = self.test_errors.compute()
         return curve
 
-    def _record(self, stage: str, metrics: AttractorMetrics, states: Tensor, labels: Tensor) -> None:
-        targets = self.attractors[labels]
-        metrics.accuracy.update(self.logits_of(states), labels)
-        metrics.loss.update(_squared_distance(states, targets), weight=len(labels))
-        for similarity in (metrics.attractor_accuracy, metrics.perfect, metrics.overlap):
-            similarity.update(states, targets)
-        for name, metric in metrics.named_children():
-            self.log(
-                f"{stage}/{name}", cast(Metric, metric), on_epoch=True, prog_bar=name == "attractor_accuracy"
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        theirs = checkpoint["state_dict"]["attractors"]
+        if not torch.allclose(theirs.to(self.attractors), self.attractors, rtol=1e-5, atol=1e-6):
+            raise SettingError(
+                "ckpt_path", "other attractors", "must be of this config, which plants its own"
             )
+
+    def _log_metrics(self, stage: str, metrics: AttractorMetrics) -> None:
+        for name, metric in metrics.named_children():
+            shown = f"{stage}/{name}" == self.monitor
+            self.log(f"{stage}/{name}", cast(Metric, metric), on_epoch=True, prog_bar=shown)
 
 
 class AttractorMetrics(nn.Module):
-    """The metrics of one stage; their names are the names they are logged by."""
+    """The metrics of one stage; their names are the names they are logged by.
 
-    def __init__(self, num_classes: int) -> None:
+    Over several realisations of the noise, each counts as a state of its own; ``accuracy_spread`` is the
+    standard deviation of the accuracy across them.
+    """
+
+    def __init__(self, num_classes: int, num_realisations: int, closeness: dict[str, Metric]) -> None:
         super().__init__()
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.attractor_accuracy = AttractorAccuracy()
-        self.perfect = AttractorAccuracy(threshold=1.0)
-        self.overlap = Overlap()
         self.loss = MeanMetric()
+        self._comparing = ["overlap", *closeness]
+        for name, metric in {"overlap": Overlap(), **closeness}.items():
+            self.add_module(name, metric.clone())
+        if num_realisations > 1:
+            self.accuracy_spread = AccuracySpread(num_realisations)
+
+    def update(
+        self, logits: Tensor, states: Tensor, targets: Tensor, labels: Tensor, realisation: int
+    ) -> None:
+        """Add the final states (B, N) of one realisation, whose attractors are ``targets`` (B, N)."""
+        self.accuracy.update(logits, labels)
+        self.loss.update(_squared_distance(states, targets), weight=len(labels))
+        for name in self._comparing:
+            cast(Metric, getattr(self, name)).update(states, targets)
+        if hasattr(self, "accuracy_spread"):
+            self.accuracy_spread.update(logits.argmax(dim=1) == labels, realisation)
 
 
 def _squared_distance(states: Tensor, targets: Tensor) -> Tensor:
     return (states - targets).square().sum(dim=1).mean()
+
+
+def _overlaps(states: Tensor, attractors: Tensor) -> Tensor:
+    sizes = attractors.square().sum(dim=1)
+    mean = sizes.mean()
+    return (states @ attractors.T - (sizes - mean) / 2) / mean
 
 
 def _logit_scale(attractors: Tensor) -> float:
@@ -178,7 +277,8 @@ def _logit_scale(attractors: Tensor) -> float:
     num_classes = len(attractors)
     if num_classes == 1:
         return 1.0
-    overlaps = attractors @ attractors.T / attractors.square().sum(dim=1)
-    closest = float(overlaps.fill_diagonal_(-torch.inf).max())
+    overlaps = _overlaps(attractors.double(), attractors.double())
+    margins = overlaps.diagonal()[:, None] - overlaps
+    closest = float(margins.fill_diagonal_(torch.inf).min())
     odds = _CONFIDENCE_AT_ATTRACTOR / (1 - _CONFIDENCE_AT_ATTRACTOR)
-    return math.log(odds * (num_classes - 1)) / (1 - closest)
+    return math.log(odds * (num_classes - 1)) / closest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -11,21 +10,17 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_attractors.dynamics import (
-    STEPS,
     CouplingName,
     DoubleWellField,
     IntegratorName,
-    Step,
     block_patterns,
-    clipped,
     integrate,
-    integrate_double_well,
     make_coupling,
     reverse,
     rk4,
-    states,
 )
 from lightning_attractors.errors import require
+from lightning_attractors.metrics import AttractorAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 
@@ -69,6 +64,8 @@ class SANODE(AttractorClassifier):
         torch.Size([3, 5])
     """
 
+    monitor = "val/attractor_accuracy"
+
     def __init__(
         self,
         num_classes: int = 10,
@@ -88,7 +85,6 @@ class SANODE(AttractorClassifier):
     ) -> None:
         require(a > 0, "a", a, "must be above 0")
         require(gamma > 0, "gamma", gamma, "must be above 0")
-        require(integrator in STEPS, "integrator", integrator, f"must be one of {sorted(STEPS)}")
         num_nodes = math.prod(image_shape)
         super().__init__(
             attractors=block_patterns(num_classes, num_nodes, low=-a, high=a, block=block),
@@ -96,6 +92,12 @@ class SANODE(AttractorClassifier):
             dt=dt,
             steps=steps,
             eval_steps=eval_steps,
+            integrator=integrator,
+            closeness={
+                "attractor_accuracy": AttractorAccuracy(),
+                "perfect": AttractorAccuracy(threshold=1.0),
+            },
+            bound=_CLIP * a,
             optimizer=optimizer,
             optimizers=optimizers,
             lr_scheduler=lr_scheduler,
@@ -104,7 +106,6 @@ class SANODE(AttractorClassifier):
         self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
         self.a = a
         self.beta = 1 / math.sqrt(num_nodes)
-        self.integrator = integrator
         self.gamma = nn.Parameter(torch.tensor(float(gamma)))
         self.coupling = make_coupling(coupling, self.attractors)
 
@@ -114,29 +115,8 @@ class SANODE(AttractorClassifier):
         return 8 * self.a**2 * abs(self.gamma.item()) / self.beta
 
     def field(self) -> DoubleWellField:
-        """The vector field with its coupling formed, for one integration."""
         with torch.autocast(self.device.type, enabled=False):
             return DoubleWellField(self.beta * self.coupling.matrix(), self.gamma.abs(), self.a)
-
-    def vector_field(self, x: Tensor) -> Tensor:
-        return self.field()(x)
-
-    def step_map(self, x: Tensor) -> Tensor:
-        return self._step(self.field(), x, self.dt)
-
-    @property
-    def _step(self) -> Step:
-        return clipped(STEPS[self.integrator], _CLIP * self.a)
-
-    def final_state(self, images: Tensor) -> Tensor:
-        x, field = self.initial_state(images), self.field()
-        if self.integrator == "euler":
-            return integrate_double_well(field, x, self.dt, self.num_steps, _CLIP * self.a)
-        return integrate(field, x, self.dt, self.num_steps, self._step)
-
-    def states(self, images: Tensor, steps: int | None = None) -> Iterator[Tensor]:
-        x, field = self.initial_state(images), self.field()
-        return states(field, x, self.dt, steps or self.eval_steps, self._step)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         interval = self.coupling.constrain_interval

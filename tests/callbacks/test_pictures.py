@@ -4,7 +4,7 @@ import torch
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import AttractorPictures
-from lightning_attractors.callbacks.pictures import draw_trajectories, draw_triples
+from lightning_attractors.callbacks.drawings import draw_trajectories, draw_triples
 from lightning_attractors.data import LettersDataModule
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import SANODE

@@ -1,0 +1,204 @@
+"""CVFR: the continuous-variable firing-rate network, or continuous Hopfield network, as a classifier."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from lightning_attractors.dynamics import (
+    CouplingName,
+    DampedNoise,
+    FiringRateField,
+    Gain,
+    HillGain,
+    IntegratorName,
+    keyed_generator,
+    make_coupling,
+)
+from lightning_attractors.errors import SettingError, require
+from lightning_attractors.metrics import DistanceAccuracy
+from lightning_attractors.models.attractor import AttractorClassifier, NoiseStream
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+from lightning_attractors.models.patterns import Patterns, pattern_digits
+
+# λ = 8 for the 49 pixels of the letters.
+_DEFAULT_SLOPE = 8 / 7
+
+
+class CVFR(AttractorClassifier):
+    r"""ẋ = −x + β A f(x) + σ d(x) η(t), with one planted attractor per class (Chicchi et al., 2024).
+
+    x are synaptic currents and f(x) firing rates; the image is the initial state. A has ψ⁽ᵏ⁾ = f(x̄⁽ᵏ⁾) as
+    eigenvectors with eigenvalue λ, and every x̄ᵢ solves x = βλ f(x), β = 1/√N, so x̄⁽ᵏ⁾ is an equilibrium
+    exactly. For the Hill gain f(x) = x²/(c + x²) these values are 0 and x± = (βλ ± √(β²λ² − 4c))/2. Stability
+    is not imposed; training brings it about and ``StabilityCertificate`` checks it.
+
+    With σ > 0 the equation is a stochastic one, integrated by Euler–Maruyama. The noise is
+    :class:`~lightning_attractors.dynamics.DampedNoise`, drawn for every image on its own and silent at the
+    attractors. It is a function of the seed, the rank and the step while training, and of the seed, the rank
+    and the batch in evaluation; :meth:`forward` of an evaluated model is one fixed function. Metrics are
+    means over ``n_realisations``, logits the mean of theirs.
+
+    Args:
+        num_classes: number of classes K.
+        image_shape: shape (C, H, W) of the images; N = C·H·W nodes.
+        coupling: ``spectral`` (A = Ψ Λ Ψ⁻¹, as published) or ``projected`` (A = λP + M (I − P), no solve).
+        eigenvalue: planted eigenvalue λ > 0, or one λ_k per class; by default 8√N/7, so that βλ = 8/7.
+        c: constant of the Hill gain, above 0 and below (βλ)²/4.
+        gain: another gain f in its place; ``c`` is then without meaning.
+        patterns: ``random`` (half of the pixels at the largest fixed point, half at 0), ``blocks`` (one block
+            of pixels at it), or patterns of your own: one image file per class, black to white for the
+            ascending fixed points (0, x₋, x₊), or a tensor (K, N) of their places 0, 1, 2.
+        block: pixels of each class's block, for ``blocks``; by default as many as fit.
+        sigma: amplitude σ of the noise, at least 0.
+        n_realisations: realisations of the noise that an evaluation averages over, at least 1.
+        eval_noise: whether there is noise in evaluation too.
+        seed: seed of the noise, at least 0.
+        distance_threshold: largest distance of a final state from its attractor that ``distance_accuracy``
+            counts, as a fraction of the smallest distance between two attractors; above 0, at most ½.
+        dt: step length Δt, above 0.
+        steps: integration steps while training, at least 1.
+        eval_steps: integration steps otherwise; by default ``steps``.
+        integrator: ``euler`` (as published) or, without noise, ``rk4``.
+        optimizer: makes the optimiser of the parameters.
+        optimizers: optimisers of parameters whose name starts with the key, such as ``coupling``.
+        lr_scheduler: makes the learning-rate scheduler from the optimiser.
+        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+
+    Raises:
+        SettingError: if a setting lies outside its range.
+
+    Example:
+        >>> model = CVFR(num_classes=3, image_shape=(1, 7, 7), sigma=0.1)
+        >>> model(torch.rand(5, 1, 7, 7)).shape
+        torch.Size([5, 3])
+    """
+
+    # Accuracies reach their ceiling long before the last trajectories have settled.
+    monitor = "val/loss"
+    monitor_mode = "min"
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        coupling: CouplingName = "spectral",
+        eigenvalue: float | list[float] | None = None,
+        c: float = 0.1,
+        gain: Gain | None = None,
+        patterns: Patterns = "random",
+        block: int | None = None,
+        sigma: float = 0.0,
+        n_realisations: int = 1,
+        eval_noise: bool = True,
+        seed: int = 0,
+        distance_threshold: float = 0.1,
+        dt: float = 0.2,
+        steps: int = 40,
+        eval_steps: int | None = None,
+        integrator: IntegratorName = "euler",
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        optimizers: dict[str, OptimizerCallable] | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["step", "epoch"] = "epoch",
+    ) -> None:
+        require(0 <= sigma < math.inf, "sigma", sigma, "must be finite and at least 0")
+        require(n_realisations >= 1, "n_realisations", n_realisations, "must be at least 1")
+        require(seed >= 0, "seed", seed, "must be at least 0")
+        require(
+            sigma == 0 or integrator == "euler",
+            "integrator",
+            integrator,
+            "must be euler where sigma is above 0",
+        )
+        require(
+            0 < distance_threshold <= 0.5,
+            "distance_threshold",
+            distance_threshold,
+            "must be above 0, at most 0.5",
+        )
+        gain = HillGain(c) if gain is None else gain
+        num_nodes = math.prod(image_shape)
+        beta = 1 / math.sqrt(num_nodes)
+        values = _eigenvalues(eigenvalue, num_classes, beta)
+        alphabets = _alphabets(gain, values, beta)
+        digits = pattern_digits(
+            patterns, num_classes, image_shape, alphabets.shape[1], int((alphabets[0] == 0).nonzero()), block
+        )
+        attractors = alphabets.gather(1, digits)
+        noisy_evaluation = sigma > 0 and eval_noise
+        super().__init__(
+            attractors=attractors.float(),
+            image_shape=image_shape,
+            dt=dt,
+            steps=steps,
+            eval_steps=eval_steps,
+            integrator=integrator,
+            closeness={
+                "distance_accuracy": DistanceAccuracy(distance_threshold * _smallest_distance(attractors))
+            },
+            num_realisations=n_realisations if noisy_evaluation else 1,
+            optimizer=optimizer,
+            optimizers=optimizers,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+        )
+        objects = ["gain"] + (["patterns"] if isinstance(patterns, Tensor) else [])
+        self.save_hyperparameters(ignore=[*OPTIMIZATION_SETTINGS, *objects])
+        self.gain = gain
+        self.beta = beta
+        self.sigma = sigma
+        self.eval_noise = eval_noise
+        self.seed = seed
+        self.coupling = make_coupling(coupling, gain(attractors).float(), values.float())
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether there is noise in the present mode, training or evaluation."""
+        return self.sigma > 0 and (self.training or self.eval_noise)
+
+    def field(self) -> FiringRateField:
+        with torch.autocast(self.device.type, enabled=False):
+            return FiringRateField(self.beta * self.coupling.matrix(), self.gain)
+
+    def noise(self, stream: NoiseStream, *key: int) -> DampedNoise | None:
+        if not self.is_noisy:
+            return None
+        generator = keyed_generator(self.device, self.seed, self.global_rank, stream, *key)
+        return DampedNoise(self.attractors, self.sigma, generator)
+
+    def observable(self, states: Tensor) -> Tensor:
+        """The firing rates f(x) of states of any shape, which is what pictures show."""
+        return self.gain(states)
+
+
+def _eigenvalues(eigenvalue: float | list[float] | None, num_classes: int, beta: float) -> Tensor:
+    """One λ per class, shape (K,), float64."""
+    if eigenvalue is None:
+        eigenvalue = _DEFAULT_SLOPE / beta
+    values = torch.tensor(eigenvalue, dtype=torch.float64)
+    valid = "must be above 0 and finite"
+    require(bool(((values > 0) & values.isfinite()).all()), "eigenvalue", eigenvalue, valid)
+    fits = values.ndim == 0 or len(values) == num_classes
+    require(fits, "eigenvalue", eigenvalue, f"must be one number, or one for each of {num_classes} classes")
+    return values.expand(num_classes)
+
+
+def _alphabets(gain: Gain, values: Tensor, beta: float) -> Tensor:
+    """The fixed points of a node for every class's λ, shape (K, number of them), float64."""
+    alphabets = [gain.alphabet(beta * value) for value in values.tolist()]
+    for value, alphabet in zip(values.tolist(), alphabets, strict=True):
+        if len(alphabet) < 2 or len(alphabet) != len(alphabets[0]):
+            raise SettingError(
+                "eigenvalue", value, f"the fixed points of a node are {alphabet}: no pattern possible"
+            )
+    return torch.tensor(alphabets, dtype=torch.float64)
+
+
+def _smallest_distance(attractors: Tensor) -> float:
+    distances = torch.nn.functional.pdist(attractors)
+    return float(distances.min()) if len(distances) else float(attractors.norm())
