@@ -19,6 +19,7 @@ from lightning_attractors.models import SANODE
 HERE = Path(__file__).parent
 PAIRS = sorted(path.stem for path in (HERE / "configs").glob("*.yaml"))
 LETTERS = ["--config", str(HERE / "configs" / "sa_node_letters.yaml")]
+CVFR_LETTERS = ["--config", str(HERE / "configs" / "cvfr_letters.yaml")]
 RUN = Path("runs/test/version_0")
 
 
@@ -185,11 +186,19 @@ def test_a_checkpoint_rebuilds_its_model():
     assert model(torch.rand(2, 1, 7, 7)).shape == (2, 5)
 
 
-@pytest.mark.parametrize("scheduler", ["OneCycle", "torch.optim.lr_scheduler.ExponentialLR"])
-def test_a_killed_run_resumes_to_the_same_weights(scheduler):
+@pytest.mark.parametrize(
+    ("config", "scheduler"),
+    [
+        (LETTERS, "OneCycle"),
+        (LETTERS, "torch.optim.lr_scheduler.ExponentialLR"),
+        (CVFR_LETTERS, "OneCycle"),
+    ],
+    ids=["by step", "by epoch", "with noise"],
+)
+def test_a_killed_run_resumes_to_the_same_weights(config, scheduler):
     by_epoch = "Exponential" in scheduler
     settings = [
-        *LETTERS,
+        *config,
         *("--model.coupling", "projected", "--trainer.max_epochs", 4),
         *("--model.lr_scheduler", scheduler, "--model.lr_interval", "epoch" if by_epoch else "step"),
         *(["--model.lr_scheduler.gamma", 0.5] if by_epoch else []),
@@ -221,8 +230,9 @@ def table_of(output):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_two_processes_measure_what_one_does(precision, capsys):
-    settings = [*LETTERS, "--trainer.precision", precision, "--data.noise_test", 0.1]
+@pytest.mark.parametrize("config", [LETTERS, [*CVFR_LETTERS, "--model.sigma", 0]], ids=["SANODE", "CVFR"])
+def test_two_processes_measure_what_one_does(config, precision, capsys):
+    settings = [*config, "--trainer.precision", precision, "--data.noise_test", 0.1]
     settings += ["--model.coupling", "projected", "--model.steps", 20, "--trainer.max_epochs", 2]
     process = spawn("fit", *settings, "--trainer.devices", 2, "--trainer.strategy", "ddp")
     assert process.returncode == 0, process.stderr
@@ -233,6 +243,17 @@ def test_two_processes_measure_what_one_does(precision, capsys):
     alone = {label.strip(): float(value) for label, value in rows if label.strip().startswith("test/")}
     assert float(together["test accuracy"]) == pytest.approx(alone["test/accuracy"], abs=1e-4)
     assert float(together["overlap m_f"]) == pytest.approx(alone["test/overlap"], abs=1e-4)
+
+
+def test_two_noisy_processes_in_mixed_precision():
+    process = spawn(
+        *("fit", *CVFR_LETTERS, "--trainer.precision", "bf16-mixed"),
+        *("--trainer.devices", 2, "--trainer.strategy", "ddp"),
+    )
+    assert process.returncode == 0, process.stderr
+    figures = table_of(process.stdout)
+    assert 0 <= float(figures["test accuracy"]) <= 1
+    assert 0 <= float(figures["sd over realisations"]) <= 0.71
 
 
 def test_a_loss_that_is_nan_on_one_rank_ends_all_with_one_line():
@@ -293,6 +314,30 @@ def test_mixed_precision_in_one_process():
 def test_settings_that_cannot_work_are_refused_before_training(arguments, message):
     assert message in refused("fit", *LETTERS, *arguments)
     assert not list(Path().glob("runs/**/*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.c", 0.33], "c=0.33: must be below (βλ)²/4 = 0.326531"),
+        (["--model.sigma", -0.1], "sigma=-0.1: must be finite and at least 0"),
+        (["--model.eigenvalue", 0], "eigenvalue=0.0: must be above 0"),
+        (["--model.eigenvalue", "[8, 8]"], "must be one number, or one for each of 5 classes"),
+        (["--model.patterns", "[a.png, b.png]"], "patterns='2 patterns': must be 5, one per class"),
+        (["--model.patterns", "[a.png,b.png,c.png,d.png,e.png]"], "patterns='a.png': must be an image file"),
+        (["--model.gain", "HillGain", "--model.gain.c", 1], "c=1.0: must be below (βλ)²/4"),
+    ],
+)
+def test_settings_of_cvfr_that_cannot_work_are_refused_before_training(arguments, message):
+    assert message in refused("fit", *CVFR_LETTERS, *arguments)
+    assert not list(Path().glob("runs/**/*.ckpt"))
+
+
+def test_a_checkpoint_with_other_attractors_is_refused():
+    run("fit", *CVFR_LETTERS)
+    path = RUN / "checkpoints" / "best.ckpt"
+    message = refused("fit", *CVFR_LETTERS, "--model.patterns", "blocks", "--ckpt_path", path)
+    assert "ckpt_path='other attractors'" in message
 
 
 @pytest.mark.parametrize("data", ["MNISTDataModule", "FashionMNISTDataModule", "CIFAR10DataModule"])

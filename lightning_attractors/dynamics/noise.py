@@ -21,17 +21,18 @@ def keyed_generator(device: torch.device, *key: int) -> torch.Generator:
         device: where it draws.
         key: non-negative integers, such as a seed, a rank and a step.
     """
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    # The length too: SeedSequence ignores trailing zeros.
+    seed = int(np.random.SeedSequence([len(key), *key]).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(seed & (2**63 - 1))
 
 
 class DampedNoise:
     r"""The noise σ d(x) ξ(t) of a Langevin equation, ξ white and Gaussian (Chicchi et al., 2024).
 
-    d(x) = tanh ∏_k ‖x − x̄⁽ᵏ⁾‖² / D² lies in [0, 1) and is the same for all nodes of a state. It vanishes at
-    every attractor x̄⁽ᵏ⁾. The scale D², which the paper leaves open, is the smallest squared distance between
-    two attractors, whatever the number of nodes: d grows as tanh(‖x − x̄⁽ᵏ⁾‖²/D²) or faster around an
-    attractor, and exceeds tanh(1) = 0.76 where no attractor is nearer than they are to each other.
+    d(x) = tanh(2 ∏_k ‖x − x̄⁽ᵏ⁾‖² / D²) lies in [0, 1] and is the same for all nodes of a state. It vanishes
+    at every attractor x̄⁽ᵏ⁾. The scale D², which the paper leaves open, is the smallest squared distance
+    between two attractors, whatever the number of nodes, so that d exceeds tanh 2 = 0.96 where no attractor
+    is nearer than they are to each other.
 
     One object is one realisation: every call draws the next ξ from the generator.
 
@@ -73,13 +74,13 @@ class DampedNoise:
 
     def damping(self, distances: Tensor) -> Tensor:
         """d, shape (B, 1), from the distances (B, K)."""
-        return distances.prod(dim=1, keepdim=True).clamp(max=_SATURATED).tanh()
+        return (2 * distances.prod(dim=1, keepdim=True)).clamp(max=_SATURATED).tanh()
 
     def pull_back_(
         self, x: Tensor, distances: Tensor, adjoint: Tensor, draw: Tensor, dt: float, out: Tensor
     ) -> None:
         """Add σ √Δt ⟨l, ξ⟩ ∇d(x), the noise's share of a step's adjoint, to ``out`` (B, N)."""
-        product = distances.prod(dim=1, keepdim=True).clamp_(max=_SATURATED)
+        product = (2 * distances.prod(dim=1, keepdim=True)).clamp_(max=_SATURATED)
         # ∇d = Σ_k w_k (x − x̄⁽ᵏ⁾)
         weights = 2 / self.scale * (1 - product.tanh().square()) * (product / distances)
         weights *= self.amplitude(dt) * (adjoint * draw).sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Noise, shifts and flips against what they promise and against naive loops."""
+"""Shifts and flips against what they promise and against naive loops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_attractors.data.generators import Stream, keyed_generator
-from lightning_attractors.data.transforms import random_flip, random_shift, replace_pixels, to_unit_range
+from lightning_attractors.data.transforms import random_flip, random_shift, to_unit_range
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -24,31 +24,6 @@ def byte_images(count: int = 6, channels: int = 3, height: int = 5, width: int =
 def test_bytes_become_255ths_exactly() -> None:
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     assert torch.equal(to_unit_range(images).flatten(), torch.arange(256) / 255)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.3, 0.5, 1.0])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_exactly_the_fraction_is_replaced_in_all_channels(fraction: float, channels: int) -> None:
-    # an impossible pixel value: whatever is replaced is seen to be
-    clean = torch.full((50, channels, 9, 8), 2.0)
-    noisy = replace_pixels(clean, fraction, generator())
-    replaced = noisy != clean
-    assert (replaced == replaced[:, :1]).all()
-    assert (replaced[:, 0].sum(dim=(1, 2)) == round(fraction * 72)).all()
-    assert torch.equal(clean, torch.full_like(clean, 2.0))
-    assert noisy.dtype == torch.float32
-
-
-def test_replaced_pixels_are_uniform_in_place_and_value() -> None:
-    noisy = replace_pixels(torch.full((20_000, 2, 3, 4), 2.0), 0.25, generator())
-    replaced = noisy[:, 0] != 2
-    share = replaced.float().mean(dim=0)
-    assert (share - 0.25).abs().max() < 5 * (0.25 * 0.75 / 20_000) ** 0.5
-    first, second = noisy[:, 0][replaced], noisy[:, 1][replaced]
-    assert first.min() >= 0
-    assert first.max() < 1
-    assert torch.allclose(torch.histc(first, 10, 0, 1) / len(first), torch.tensor(0.1), atol=0.01)
-    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.02
 
 
 @pytest.mark.parametrize("max_shift", [0, 1, 3])
@@ -86,11 +61,6 @@ def test_flip_mirrors_about_half_of_the_images() -> None:
     unchanged = torch.tensor([torch.equal(a, b) for a, b in zip(flipped, images, strict=True)])
     assert (mirrored ^ unchanged).all()
     assert 150 < mirrored.sum() < 250
-
-
-def test_an_empty_batch_passes() -> None:
-    empty = torch.zeros(0, 1, 4, 4)
-    assert replace_pixels(empty, 0.5, generator()).shape == (0, 1, 4, 4)
 
 
 def test_keys_are_mixed_and_not_added() -> None:

@@ -12,17 +12,41 @@ from lightning_attractors.errors import SettingError
 PLANTED = block_patterns(3, 20, low=-0.5, high=0.5)
 
 
-@pytest.fixture(params=["spectral", "projected"])
-def coupling(request):
-    made = make_coupling(request.param, PLANTED).double()
+SHARED, DISTINCT = [7.0, 7.0, 7.0], [2.0, -3.0, 5.0]
+
+
+def perturbed(name, eigenvalues=None):
+    values = None if eigenvalues is None else torch.tensor(eigenvalues)
+    made = make_coupling(name, PLANTED, values).double()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return made
 
 
+@pytest.fixture(params=["spectral", "projected"])
+def coupling(request):
+    return perturbed(request.param)
+
+
 def test_planted_columns_are_in_the_kernel(coupling):
     assert (coupling.matrix() @ PLANTED.double().T).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("eigenvalues", [SHARED, DISTINCT])
+@pytest.mark.parametrize("name", ["spectral", "projected"])
+def test_planted_columns_are_eigenvectors(name, eigenvalues):
+    coupling = perturbed(name, eigenvalues)
+    planted, values = PLANTED.double().T, torch.tensor(eigenvalues).double()
+    torch.testing.assert_close(coupling.matrix() @ planted, planted * values)
+    found = coupling.eigenvalues()
+    for value in eigenvalues:
+        assert (found - value).abs().min() < 1e-8
+    modes = coupling.modes().detach()
+    transformed = torch.linalg.solve(modes, coupling.matrix().detach() @ modes)
+    # The planted span is invariant, and the other modes are modes: nothing of theirs leaks into it.
+    assert transformed[3:, :3].abs().max() < 1e-8
+    assert transformed[:3, 3:].abs().max() < 1e-7
 
 
 def test_kernel_is_exact_in_a_float64_copy_of_a_float32_coupling():
