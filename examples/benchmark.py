@@ -1,4 +1,4 @@
-"""Speed against what it must be compared with, in one run: ``python examples/benchmark.py sa_node``.
+"""Speed against what it must be compared with, in one run: ``python examples/benchmark.py sa_node|cvfr``.
 
 Every round times each variant once, one after the other, so that a busy machine slows all of them alike;
 figures are medians over the rounds, ratios are medians of the ratios within a round.
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lightning_attractors.models import SANODE
+from lightning_attractors.models import CVFR, SANODE, AttractorClassifier
 
 Run = Callable[[], object]
 NODES, BATCH, EULER_STEPS = 784, 250, 55
@@ -38,9 +38,8 @@ def ratio(numerator: list[float], denominator: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
-def training_step(coupling: str, dtype: torch.dtype, images: Tensor, labels: Tensor) -> Run:
+def training_step(model: AttractorClassifier, dtype: torch.dtype, images: Tensor, labels: Tensor) -> Run:
     """Our training step: forward, loss, backward and Adam."""
-    model = SANODE(coupling=coupling, steps=EULER_STEPS)
     optimizer = torch.optim.Adam(model.parameters())
 
     def step() -> None:
@@ -54,7 +53,7 @@ def training_step(coupling: str, dtype: torch.dtype, images: Tensor, labels: Ten
     return step
 
 
-def bare_products(coupling: str, dtype: torch.dtype) -> Run:
+def bare_products(coupling: str, dtype: torch.dtype, euler_steps: int = EULER_STEPS) -> Run:
     """The matrix products of a training step and nothing else; for the spectral coupling its solve too."""
     states, adjoints = torch.rand(BATCH, NODES, dtype=dtype), torch.rand(BATCH, NODES, dtype=dtype)
     matrix = torch.rand(NODES, NODES, dtype=dtype)
@@ -64,7 +63,7 @@ def bare_products(coupling: str, dtype: torch.dtype) -> Run:
     def run() -> None:
         if coupling == "spectral":
             torch.linalg.solve(modes, modes * values, left=False).sum().backward()
-        for _ in range(EULER_STEPS):
+        for _ in range(euler_steps):
             states @ matrix.T  # forward
             adjoints @ matrix  # backward, to the states
             adjoints.T @ states  # backward, to the coupling
@@ -95,14 +94,25 @@ def published_step(images: Tensor, labels: Tensor) -> Run:
     return step
 
 
+def batch() -> tuple[Tensor, Tensor]:
+    """Random images and labels, the same ones every time."""
+    torch.manual_seed(0)
+    return torch.rand(BATCH, 1, 28, 28), torch.arange(BATCH) % 10
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """What the trainer calls it."""
+    return "bf16-mixed" if dtype == torch.bfloat16 else "float32"
+
+
 def sa_node(count: int) -> None:
     """Training step of SA-nODE against the published algorithm and against its bare matrix products."""
-    torch.manual_seed(0)
-    images, labels = torch.rand(BATCH, 1, 28, 28), torch.arange(BATCH) % 10
+    images, labels = batch()
     kinds = [(c, d) for c in ("projected", "spectral") for d in (torch.float32, torch.bfloat16)]
     variants: dict[str, Run] = {"published": published_step(images, labels)}
     for coupling, dtype in kinds:
-        variants[f"step {coupling} {dtype}"] = training_step(coupling, dtype, images, labels)
+        model = SANODE(coupling=coupling, steps=EULER_STEPS)
+        variants[f"step {coupling} {dtype}"] = training_step(model, dtype, images, labels)
         variants[f"bare {coupling} {dtype}"] = bare_products(coupling, dtype)
     seconds = rounds(variants, count)
     title = f"SA-nODE training step, N={NODES}, B={BATCH}, {EULER_STEPS} Euler steps, median of {count}"
@@ -111,7 +121,7 @@ def sa_node(count: int) -> None:
         step = seconds[f"step {coupling} {dtype}"]
         table.add_row(
             coupling,
-            "bf16-mixed" if dtype == torch.bfloat16 else "float32",
+            precision_name(dtype),
             f"{1e3 * statistics.median(step):.0f} ms",
             f"{ratio(step, seconds[f'bare {coupling} {dtype}']):.2f}",
             f"{ratio(seconds['published'], step):.0f}",
@@ -123,13 +133,39 @@ def sa_node(count: int) -> None:
     )
 
 
+def cvfr(count: int) -> None:
+    """Training step of CVFR with noise against the one without, and against its bare matrix products."""
+    images, labels = batch()
+    variants: dict[str, Run] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for sigma in (0.0, 0.1):
+            model = CVFR(coupling="projected", sigma=sigma)
+            variants[f"{sigma} {dtype}"] = training_step(model, dtype, images, labels)
+        variants[f"bare {dtype}"] = bare_products("projected", dtype, model.steps)
+    seconds = rounds(variants, count)
+    title = f"CVFR training step, N={NODES}, B={BATCH}, {model.steps} Euler steps, median of {count}"
+    table = Table(
+        "precision", "σ = 0", "σ = 0.1", "noisy / deterministic", "deterministic / bare", title=title
+    )
+    for dtype in (torch.float32, torch.bfloat16):
+        quiet, noisy = seconds[f"0.0 {dtype}"], seconds[f"0.1 {dtype}"]
+        table.add_row(
+            precision_name(dtype),
+            f"{1e3 * statistics.median(quiet):.0f} ms",
+            f"{1e3 * statistics.median(noisy):.0f} ms",
+            f"{ratio(noisy, quiet):.2f}",
+            f"{ratio(quiet, seconds[f'bare {dtype}']):.2f}",
+        )
+    Console().print(table)
+
+
 def main() -> None:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benchmark", choices=["sa_node"])
+    parser.add_argument("benchmark", choices=["sa_node", "cvfr"])
     parser.add_argument("--rounds", type=int, default=10, help="rounds to take the median of (default: 10)")
     arguments = parser.parse_args()
-    {"sa_node": sa_node}[arguments.benchmark](arguments.rounds)
+    {"sa_node": sa_node, "cvfr": cvfr}[arguments.benchmark](arguments.rounds)
 
 
 if __name__ == "__main__":
