@@ -1,15 +1,17 @@
 """Does noise while training buy robustness? ``python examples/cvfr_attacks.py letters`` (or ``mnist``).
 
-Trains CVFR from its config for every σ and seed, attacks the best checkpoint of each with random corruptions
-A (a fraction p of the pixels replaced by U(0, 1)) and B (U(−p, p) added to every pixel), and writes one table
-per attack: accuracy against p, mean and standard deviation over the seeds. Models that are there already are
-not trained again. Everything is in ``runs/cvfr_attacks_<data>``.
+Trains CVFR from its stochastic config for every σ (0 too) and seed, attacks the best checkpoint of each with
+random corruptions A (a fraction p of the pixels replaced by U(0, 1)) and B (U(−p, p) added to every pixel), and
+writes one table per attack: accuracy against p, mean and standard deviation over the seeds. Models that are
+there already are not trained again. Everything is in ``runs/cvfr_attacks_<data>``.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,41 +33,45 @@ Batches = list[tuple[Tensor, Tensor]]
 
 def trained(data: str, sigma: float, seed: int, root: Path) -> CVFR:
     """The model of one σ and seed, from its checkpoint or trained now."""
-    name = f"sigma_{sigma}_seed_{seed}"
-    checkpoint = root / name / "version_0" / "checkpoints" / "best.ckpt"
-    if not checkpoint.exists():
+    folder, unfinished = root / f"sigma_{sigma}_seed_{seed}", root / "unfinished"
+    if not folder.exists():
+        shutil.rmtree(unfinished, ignore_errors=True)
         settings = {
-            "config": f"configs/cvfr_{data}.yaml",
+            "config": f"configs/cvfr_{data}_stochastic.yaml",
             "seed_everything": seed,
             "model.sigma": sigma,
             "model.seed": seed,
             "data.seed": seed,
             "trainer.logger.save_dir": root,
-            "trainer.logger.name": name,
+            "trainer.logger.name": unfinished.name,
             "trainer.logger.version": 0,
             "trainer.callbacks": "null",
         }
         options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
         subprocess.run([sys.executable, "-m", "lightning_attractors", "fit", *options], check=True)
+        unfinished.rename(folder)
+    checkpoint = folder / "version_0" / "checkpoints" / "best.ckpt"
     return CVFR.load_from_checkpoint(checkpoint, map_location="cpu").eval()
 
 
 def test_batches(data: str, max_images: int) -> Batches:
-    """Test images without noise, the first ``max_images`` of them."""
+    """The first ``max_images`` test images, without noise, in batches of 250 at most."""
     if data == "letters":
         module = LettersDataModule(letters="ABC", n_test=max_images, noise_test=0.0)
     else:
         module = MNISTDataModule(root="data")
     module.setup()
-    return list(module.test_dataloader())[: -(-max_images // module.eval_batch_size)]
+    images, labels = module.datasets["test"].__getitems__(range(max_images))
+    return list(zip(images.split(250), labels.split(250), strict=True))
 
 
 def attacked(model: CVFR, batches: Batches, attack: str) -> Tensor:
-    """Accuracy at every strength, shape (S,)."""
+    """Accuracy at every strength, shape (S,), every batch meeting a realisation of the noise of its own."""
+    realisations = itertools.count()
 
     def predict(images: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=model.attractors.shape[1] > 100):
-            return model(images)
+            return model.logits_of(model.final_state(images, next(realisations)))
 
     return corruption_curve(predict, batches, CORRUPTIONS[ATTACKS[attack]], STRENGTHS, repeats=1).mean
 

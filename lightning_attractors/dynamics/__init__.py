@@ -24,7 +24,7 @@ from lightning_attractors.dynamics.integrate import (
     states,
     trajectory,
 )
-from lightning_attractors.dynamics.noise import DampedNoise, keyed_generator
+from lightning_attractors.dynamics.noise import DampedNoise, damping_scale, keyed_generator
 from lightning_attractors.dynamics.patterns import block_patterns, random_patterns
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "VectorField",
     "block_patterns",
     "clipped",
+    "damping_scale",
     "euler",
     "euler_maruyama",
     "integrate",

@@ -49,14 +49,16 @@ class Coupling(nn.Module, ABC):
 
     def planted_basis(self) -> Tensor:
         """Q, shape (N, K): as exact as the module's present dtype, so that a float64 copy is exact too."""
-        dtype = torch.promote_types(self.planted.dtype, torch.float32)  # there is no QR in lower precision
-        basis, _ = torch.linalg.qr(self.planted.T.to(dtype))
-        return basis.to(self.planted.dtype)
+        return self.planted_frame()[0]
 
-    def planted_image(self, basis: Tensor) -> Tensor:
-        """A Q = Q T, shape (N, K), for the basis Q of the planted span, whatever the rest of A."""
-        coordinates = basis.T @ self.planted.T
-        return basis @ torch.linalg.solve(coordinates, coordinates * self.planted_eigenvalues, left=False)
+    def planted_frame(self) -> tuple[Tensor, Tensor]:
+        """Q and A Q = Ψ Λ R⁻¹, where Ψ = Q R are the planted columns, both of shape (N, K)."""
+        dtype = torch.promote_types(self.planted.dtype, torch.float32)  # there is no QR in lower precision
+        columns = self.planted.T.to(dtype)
+        basis, triangle = torch.linalg.qr(columns)
+        scaled = columns * self.planted_eigenvalues.to(dtype)
+        image = torch.linalg.solve_triangular(triangle, scaled, upper=True, left=False)
+        return basis.to(self.planted.dtype), image.to(self.planted.dtype)
 
     @abstractmethod
     def matrix(self) -> Tensor:
@@ -106,8 +108,8 @@ class SpectralCoupling(Coupling):
         return torch.cat([self.planted_basis(), self.eigenvectors], dim=1)
 
     def matrix(self) -> Tensor:
-        modes = self.modes()
-        planted = self.planted_image(modes[:, : len(self.planted)])
+        basis, planted = self.planted_frame()
+        modes = torch.cat([basis, self.eigenvectors], dim=1)
         image = torch.cat([planted, self.eigenvectors * self.trained_eigenvalues], dim=1)
         return torch.linalg.solve(modes, image, left=False)
 
@@ -144,8 +146,8 @@ class ProjectedCoupling(Coupling):
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(self.num_nodes, self.num_nodes), scale))
 
     def matrix(self) -> Tensor:
-        basis = self.planted_basis()
-        return torch.addmm(self.weight, self.planted_image(basis) - self.weight @ basis, basis.T)
+        basis, planted = self.planted_frame()
+        return torch.addmm(self.weight, planted - self.weight @ basis, basis.T)
 
     @torch.no_grad()
     def modes(self) -> Tensor:
@@ -164,7 +166,10 @@ class ProjectedCoupling(Coupling):
 
     @torch.no_grad()
     def constrain_(self, center: float, radius: float) -> None:
-        values = self.eigenvalues()
+        basis = self.planted_basis()
+        # M (I − P): its planted eigenvalues are 0, which the disc holds, its others are those of A.
+        trained = torch.addmm(self.weight, self.weight @ basis, basis.T, alpha=-1)
+        values = torch.linalg.eigvals(trained.double())
         outside = values[(values - center).abs() > radius]
         if len(outside) > 0:
             # |s λ − center| = radius is a quadratic in s, whose positive root lies below 1 outside the disc.

@@ -1,7 +1,7 @@
 r"""Euler (–Maruyama) integration of a coupled field as one operation with its own backward pass.
 
-The step is x⁺ = clip(x + Δt r(x) + Δt W s(x)) + σ √Δt d(x) ξ, the noise being optional. Its adjoint, with
-l = ∂L/∂x⁺ zeroed where the clip was active, is
+The step is x⁺ = clip(x + Δt r(x) + Δt W s(x) + σ √Δt d(x) ξ), clip and noise being optional. Its adjoint,
+with l = ∂L/∂x⁺ zeroed where the clip was active, is
 
     ∂L/∂x = l (1 + Δt r′(x)) + Δt (Wᵀ l) s′(x) + σ √Δt ⟨l, ξ⟩ ∇d(x)
     ∂L/∂W = Δt Σ_n l_n s(x_n)ᵀ                        (one product over all steps)
@@ -43,7 +43,7 @@ def integrate_fused(
         x: initial states, shape (B, N).
         dt: step length, above 0.
         steps: number of steps, at least 1.
-        bound: states are clamped to [−bound, bound] after every step, if given; not together with noise.
+        bound: states are clamped to [−bound, bound] after every step, if given.
         noise: one realisation of the noise, if any.
 
     Returns:

@@ -88,6 +88,7 @@ class AttractorClassifier(Classifier):
         self.integrator = integrator
         self.bound = bound
         self.num_realisations = num_realisations
+        self._training_calls = 0
         self.logit_scale = _logit_scale(attractors)
         self.val_metrics = AttractorMetrics(len(attractors), num_realisations, closeness)
         self.test_metrics = AttractorMetrics(len(attractors), num_realisations, closeness)
@@ -121,9 +122,9 @@ class AttractorClassifier(Classifier):
         return self._states(images, steps or self.eval_steps, self._forward_noise(realisation))
 
     def _forward_noise(self, realisation: int) -> DampedNoise | None:
-        # An evaluation repeats itself, so that an attack meets one function; training does not.
-        step = self.global_step if self.training else 0
-        return self.noise(NoiseStream.FORWARD, step, realisation)
+        # An evaluated model is one function, which an attack can rely on; in training every call differs.
+        self._training_calls += self.training
+        return self.noise(NoiseStream.FORWARD, self._training_calls if self.training else 0, realisation)
 
     def _final_state(self, images: Tensor, noise: DampedNoise | None) -> Tensor:
         x, field = self.initial_state(images), self.field()

@@ -16,6 +16,7 @@ from lightning_attractors.dynamics import (
     Gain,
     HillGain,
     IntegratorName,
+    damping_scale,
     keyed_generator,
     make_coupling,
 )
@@ -38,10 +39,11 @@ class CVFR(AttractorClassifier):
     is not imposed; training brings it about and ``StabilityCertificate`` checks it.
 
     With σ > 0 the equation is a stochastic one, integrated by Euler–Maruyama. The noise is
-    :class:`~lightning_attractors.dynamics.DampedNoise`, drawn for every image on its own and silent at the
-    attractors. It is a function of the seed, the rank and the step while training, and of the seed, the rank
-    and the batch in evaluation; :meth:`forward` of an evaluated model is one fixed function. Metrics are
-    means over ``n_realisations``, logits the mean of theirs.
+    :class:`~lightning_attractors.dynamics.DampedNoise`, silent at the attractors. While training,
+    validating and testing it is drawn for every image on its own, from a generator keyed by the seed, the
+    rank and the step or batch; metrics are means over ``n_realisations``. :meth:`forward` of an evaluated
+    model, the mean of the logits over ``n_realisations``, is one fixed function of the image: there all
+    images meet the same realisations.
 
     Args:
         num_classes: number of classes K.
@@ -152,6 +154,7 @@ class CVFR(AttractorClassifier):
         self.gain = gain
         self.beta = beta
         self.sigma = sigma
+        self.noise_scale = damping_scale(self.attractors)
         self.eval_noise = eval_noise
         self.seed = seed
         self.coupling = make_coupling(coupling, gain(attractors).float(), values.float())
@@ -169,7 +172,9 @@ class CVFR(AttractorClassifier):
         if not self.is_noisy:
             return None
         generator = keyed_generator(self.device, self.seed, self.global_rank, stream, *key)
-        return DampedNoise(self.attractors, self.sigma, generator)
+        # In forward all images meet the same ξ(t), so that the logits of an image depend on nothing else.
+        shared = stream is NoiseStream.FORWARD and not self.training
+        return DampedNoise(self.attractors, self.sigma, generator, self.noise_scale, shared)
 
     def observable(self, states: Tensor) -> Tensor:
         """The firing rates f(x) of states of any shape, which is what pictures show."""

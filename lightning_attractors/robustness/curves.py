@@ -54,7 +54,8 @@ def corruption_curve(
             strength and generator.
         strengths: strengths to measure at, at least one.
         repeats: how often every image is corrupted anew at every strength, at least 1.
-        seed: seed of the corruptions, which are a function of it, the batch, the strength and the repeat.
+        seed: seed of the corruptions, which are a function of it, the batch and the repeat: at every strength
+            the same random numbers, so that the curve is smooth.
 
     Raises:
         SettingError: if there are no strengths, repeats or images.
@@ -66,7 +67,7 @@ def corruption_curve(
         total += len(labels)
         for i, strength in enumerate(strengths):
             for repeat in range(repeats):
-                corrupted = corruption(images, strength, np.random.default_rng([seed, index, i, repeat]))
+                corrupted = corruption(images, strength, np.random.default_rng([seed, index, repeat]))
                 hits[repeat, i] += (predict(corrupted).argmax(dim=1).cpu() == labels).sum()
     require(total > 0, "batches", "none", "must hold at least one image")
     return CorruptionCurve(torch.tensor(strengths, dtype=torch.float64), hits.double() / total)

@@ -7,6 +7,7 @@ from lightning_attractors.dynamics import (
     FiringRateField,
     HillGain,
     clipped,
+    damping_scale,
     euler,
     euler_maruyama,
     integrate,
@@ -34,7 +35,8 @@ class Problem:
 
     def noise(self):
         generator = keyed_generator(torch.device("cpu"), 3)
-        return DampedNoise(self.attractors, 0.4, generator) if self.kind == "noisy" else None
+        scale = damping_scale(self.attractors)
+        return DampedNoise(self.attractors, 0.4, generator, scale) if self.kind == "noisy" else None
 
     def plain(self, x, *parameters, steps=12):
         noise = self.noise()
