@@ -1,9 +1,9 @@
 """Does noise while training buy robustness? ``python examples/cvfr_attacks.py letters`` (or ``mnist``).
 
 Trains CVFR from its stochastic config for every σ (0 too) and seed, attacks the best checkpoint of each with
-random corruptions A (a fraction p of the pixels replaced by U(0, 1)) and B (U(−p, p) added to every pixel), and
-writes one table per attack: accuracy against p, mean and standard deviation over the seeds. Models that are
-there already are not trained again. Everything is in ``runs/cvfr_attacks_<data>``.
+random corruptions A (a fraction p of the pixels replaced by U(0, 1)) and B (U(−p, p) added to every pixel),
+and writes one table per attack: accuracy against p, mean and standard deviation over the seeds. Models that
+are there already are not trained again. Everything is in ``runs/cvfr_attacks_<data>``.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         monitor: the metric; by default what the module names in its attribute ``monitor``. Without one, or
             if the module's metric is not logged, the newest weights count as the best.
-        mode: whether the ``max`` or the ``min`` of ``monitor`` is best; the module's own metric comes with a
-            ``monitor_mode`` of its own, or is best at its maximum.
+        mode: whether the ``max`` or the ``min`` of the metric is best; by default what the module says in its
+            attribute ``monitor_mode``, or else ``max``.
         filename: name of the file, without its ending.
         **settings: as for ``lightning.pytorch.callbacks.ModelCheckpoint``.
     """
@@ -24,28 +24,29 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(
         self,
         monitor: str | None = None,
-        mode: Literal["max", "min"] = "max",
+        mode: Literal["max", "min"] | None = None,
         filename: str = "best",
         **settings: Any,
     ) -> None:
         super().__init__(
             monitor=monitor,
-            mode=mode,
+            mode=mode or "max",
             filename=filename,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
             **settings,
         )
         self._chosen_by_user = monitor is not None
+        self._mode_is_open = mode is None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if not self._chosen_by_user:
-            self.monitor = getattr(pl_module, "monitor", None)
-            mode = getattr(pl_module, "monitor_mode", "max")
-            if mode != self.mode:
-                self.mode = mode
-                self.kth_value = torch.tensor(torch.inf if mode == "min" else -torch.inf)
+        if self._chosen_by_user:
+            return
+        self.monitor = getattr(pl_module, "monitor", None)
+        if self._mode_is_open and getattr(pl_module, "monitor_mode", "max") == "min":
+            self.mode = "min"
+            self.kth_value = torch.tensor(torch.inf)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self._chosen_by_user and self.monitor not in trainer.callback_metrics:

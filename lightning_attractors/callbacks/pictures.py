@@ -31,7 +31,7 @@ class _AttractorModel(Protocol):
 
     def equilibria(self) -> Tensor: ...
 
-    def states(self, images: Tensor) -> Iterable[Tensor]: ...
+    def states(self, images: Tensor, **options: Any) -> Iterable[Tensor]: ...
 
 
 _REALISATIONS = 30
@@ -43,8 +43,9 @@ class AttractorPictures(Callback):
     Trajectories of all pixels of a few images (the colour of a line is its final value), the image beside
     its attractor and its final state, the attractor patterns and, where the module has them, the
     eigenvalues of its ``coupling`` and after a test its ``mse_over_time()``. A module with an
-    ``observable(states)`` has its trajectories shown through it, and one that ``is_noisy`` has thirty
-    realisations of one pixel drawn, with their standard deviation over time.
+    ``observable(states)`` has its trajectories shown through it, under its ``observable_label``; one that
+    ``is_noisy`` has thirty ``states(images, realisation=r)`` of one pixel drawn, with their standard
+    deviation over time.
 
     The module needs ``equilibria() -> (K, N)``, one per class, ``states(images)``, which gives the states
     (B, N) over time, and the step length ``dt``; its batches are images (B, C, H, W) and labels (B,).
@@ -104,15 +105,9 @@ class AttractorPictures(Callback):
         model = cast(_AttractorModel, module)
         images, labels = self._samples
         observable = getattr(module, "observable", lambda states: states)
-        label = "f(x_i(t))" if hasattr(module, "observable") else "x_i(t)"
-
-        def follow(start: Tensor) -> Tensor:
-            return torch.stack(list(model.states(start))).float().cpu()
-
-        with torch.no_grad():
-            states = follow(images)
-            attractors = model.equilibria().detach().cpu()
-            repeated = follow(images[:1].expand(_REALISATIONS, -1, -1, -1)) if _is_noisy(module) else None
+        label = getattr(module, "observable_label", "x_i(t)")
+        states = _stacked(model.states(images))
+        attractors = model.equilibria().detach().cpu()
         images, labels = images.cpu(), labels.cpu()
         shape = tuple(images.shape[1:])
         names = class_names or [f"class {k}" for k in range(len(attractors))]
@@ -127,8 +122,10 @@ class AttractorPictures(Callback):
         if coupling is not None:
             bound = getattr(model, "eigenvalue_bound", None)
             figures["eigenvalues"] = draw_eigenvalues(coupling.eigenvalues().real.cpu(), bound)
-        if repeated is not None:
-            figures["realisations"] = draw_realisations(observable(repeated), model.dt, label)
+        if getattr(module, "is_noisy", False):
+            start = images[:1].to(module.device)
+            repeated = [_stacked(model.states(start, realisation=r)) for r in range(_REALISATIONS)]
+            figures["realisations"] = draw_realisations(observable(torch.cat(repeated, 1)), model.dt, label)
         return figures
 
     def _keep(self, trainer: L.Trainer, _: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -143,5 +140,6 @@ def _class_names(trainer: L.Trainer) -> Sequence[str]:
     return getattr(trainer.datamodule, "class_names", ())  # type: ignore[attr-defined]
 
 
-def _is_noisy(module: L.LightningModule) -> bool:
-    return bool(getattr(module, "is_noisy", False))
+@torch.no_grad()
+def _stacked(states: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(states)).float().cpu()

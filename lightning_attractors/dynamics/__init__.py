@@ -9,7 +9,7 @@ from lightning_attractors.dynamics.couplings import (
 )
 from lightning_attractors.dynamics.fields import CoupledField, DoubleWellField, FiringRateField
 from lightning_attractors.dynamics.fused_euler import integrate_fused
-from lightning_attractors.dynamics.gains import Gain, HillGain
+from lightning_attractors.dynamics.gains import Gain, HillGain, check_gain
 from lightning_attractors.dynamics.integrate import (
     STEPS,
     IntegratorName,
@@ -43,6 +43,7 @@ __all__ = [
     "Step",
     "VectorField",
     "block_patterns",
+    "check_gain",
     "clipped",
     "damping_scale",
     "euler",

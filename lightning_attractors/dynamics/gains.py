@@ -52,6 +52,23 @@ class Gain(ABC):
         return sorted(found)
 
 
+def check_gain(gain: Gain) -> None:
+    """Refuse a gain that is not what :class:`Gain` asks for, on 1000 points of [−10, 10].
+
+    Raises:
+        SettingError: if f(0) ≠ 0, |f| > 1 somewhere, or f′ is not the derivative of f.
+    """
+    name = type(gain).__name__
+    x = torch.linspace(-10, 10, 1000, dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        rates = gain(x)
+        (slope,) = torch.autograd.grad(rates.sum(), x)
+    require(float(gain(torch.zeros(1, dtype=torch.float64))) == 0, "gain", name, "must be 0 at 0")
+    require(float(rates.detach().abs().max()) <= 1, "gain", name, "must lie in [−1, 1]")
+    fits = torch.allclose(gain.derivative(x.detach()), slope, rtol=1e-6, atol=1e-9)
+    require(fits, "gain", name, "derivative() must be the derivative of the gain itself")
+
+
 class HillGain(Gain):
     """f(x) = x² / (c + x²) (Chicchi et al., 2024), with f′(x) = 2cx / (c + x²)².
 

@@ -103,6 +103,6 @@ class DampedNoise:
 
 
 def _doubled_product(distances: Tensor) -> Tensor:
-    """2 ∏_k of distances (B, K), shape (B, 1), no further than tanh tells; in logarithms, against overflow."""
+    """2 ∏_k of distances (B, K), shape (B, 1), up to where tanh is 1; in logarithms, against overflow."""
     total = distances.log().sum(dim=1, keepdim=True) + math.log(2)
     return total.clamp(max=_SATURATED).exp()

@@ -9,7 +9,35 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class AttractorAccuracy(Metric):
+class _Share(Metric):
+    """The share of states that count, over the global batch."""
+
+    full_state_update = False
+    higher_is_better = True
+    hits: Tensor
+    total: Tensor
+
+    def __init__(self, threshold: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.threshold = threshold
+        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, states: Tensor, attractors: Tensor) -> None:
+        """Count final states (B, N) against the attractors (B, N) of their classes."""
+        self.hits += self._counts(states, attractors).sum()
+        self.total += len(states)
+
+    def compute(self) -> Tensor:
+        """The share, in [0, 1]."""
+        return self.hits / self.total
+
+    def _counts(self, states: Tensor, attractors: Tensor) -> Tensor:
+        """Which of the states count, shape (B,), boolean."""
+        raise NotImplementedError
+
+
+class AttractorAccuracy(_Share):
     """Share of states whose sign pattern agrees with their attractor's: H of Marino et al. (2024), eq. 7.
 
     The similarity of a state x with its attractor φ is mean_i sign(x_i) sign(φ_i), in [−1, 1]; a state
@@ -25,30 +53,16 @@ class AttractorAccuracy(Metric):
         tensor(0.5000)
     """
 
-    full_state_update = False
-    higher_is_better = True
-    hits: Tensor
-    total: Tensor
-
     def __init__(self, threshold: float = 0.95, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.threshold = threshold
-        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__(threshold, **kwargs)
 
-    def update(self, states: Tensor, attractors: Tensor) -> None:
-        """Count final states (B, N) against the attractors (B, N) of their classes."""
+    def _counts(self, states: Tensor, attractors: Tensor) -> Tensor:
         agreement = (states.sign() * attractors.sign()).sum(dim=1)
         # Sums of signs are whole numbers: the slack for rounding keeps the threshold itself inside.
-        self.hits += (agreement >= self.threshold * states.shape[1] - 1e-3).sum()
-        self.total += len(states)
-
-    def compute(self) -> Tensor:
-        """The share, in [0, 1]."""
-        return self.hits / self.total
+        return agreement >= self.threshold * states.shape[1] - 1e-3
 
 
-class DistanceAccuracy(Metric):
+class DistanceAccuracy(_Share):
     """Share of states that end near their attractor: the stricter criterion of Chicchi et al. (2024).
 
     Args:
@@ -60,25 +74,8 @@ class DistanceAccuracy(Metric):
         tensor(0.5000)
     """
 
-    full_state_update = False
-    higher_is_better = True
-    hits: Tensor
-    total: Tensor
-
-    def __init__(self, threshold: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.threshold = threshold
-        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, states: Tensor, attractors: Tensor) -> None:
-        """Count final states (B, N) against the attractors (B, N) of their classes."""
-        self.hits += ((states - attractors).norm(dim=1) <= self.threshold).sum()
-        self.total += len(states)
-
-    def compute(self) -> Tensor:
-        """The share, in [0, 1]."""
-        return self.hits / self.total
+    def _counts(self, states: Tensor, attractors: Tensor) -> Tensor:
+        return (states - attractors).norm(dim=1) <= self.threshold
 
 
 class AccuracySpread(Metric):

@@ -76,6 +76,7 @@ class AttractorClassifier(Classifier):
         **optimization: Any,
     ) -> None:
         super().__init__(**optimization)
+        require(len(attractors) >= 2, "num_classes", len(attractors), "must be at least 2")
         require(dt > 0, "dt", dt, "must be above 0")
         require(steps >= 1, "steps", steps, "must be at least 1")
         require(eval_steps is None or eval_steps >= 1, "eval_steps", eval_steps, "must be at least 1")
@@ -224,9 +225,8 @@ class AttractorClassifier(Classifier):
         super().on_load_checkpoint(checkpoint)
         theirs = checkpoint["state_dict"]["attractors"]
         if not torch.allclose(theirs.to(self.attractors), self.attractors, rtol=1e-5, atol=1e-6):
-            raise SettingError(
-                "ckpt_path", "other attractors", "must be of this config, which plants its own"
-            )
+            valid = "what plants the attractors must be as it was: patterns, block, eigenvalue, c, gain or a"
+            raise SettingError("ckpt_path", "a checkpoint with other attractors", valid)
 
     def _log_metrics(self, stage: str, metrics: AttractorMetrics) -> None:
         for name, metric in metrics.named_children():
@@ -275,11 +275,8 @@ def _overlaps(states: Tensor, attractors: Tensor) -> Tensor:
 
 def _logit_scale(attractors: Tensor) -> float:
     """Scale at which the closest pair of attractors still has confidence 0.99 at either one."""
-    num_classes = len(attractors)
-    if num_classes == 1:
-        return 1.0
     overlaps = _overlaps(attractors.double(), attractors.double())
     margins = overlaps.diagonal()[:, None] - overlaps
     closest = float(margins.fill_diagonal_(torch.inf).min())
     odds = _CONFIDENCE_AT_ATTRACTOR / (1 - _CONFIDENCE_AT_ATTRACTOR)
-    return math.log(odds * (num_classes - 1)) / closest
+    return math.log(odds * (len(attractors) - 1)) / closest

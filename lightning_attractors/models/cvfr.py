@@ -16,6 +16,7 @@ from lightning_attractors.dynamics import (
     Gain,
     HillGain,
     IntegratorName,
+    check_gain,
     damping_scale,
     keyed_generator,
     make_coupling,
@@ -57,7 +58,8 @@ class CVFR(AttractorClassifier):
             ascending fixed points (0, x₋, x₊), or a tensor (K, N) of their places 0, 1, 2.
         block: pixels of each class's block, for ``blocks``; by default as many as fit.
         sigma: amplitude σ of the noise, at least 0.
-        n_realisations: realisations of the noise that an evaluation averages over, at least 1.
+        n_realisations: realisations of the noise that an evaluation averages over, where there is noise, at
+            least 1.
         eval_noise: whether there is noise in evaluation too.
         seed: seed of the noise, at least 0.
         distance_threshold: largest distance of a final state from its attractor that ``distance_accuracy``
@@ -123,8 +125,11 @@ class CVFR(AttractorClassifier):
             distance_threshold,
             "must be above 0, at most 0.5",
         )
-        gain = HillGain(c) if gain is None else gain
         num_nodes = math.prod(image_shape)
+        valid = f"must be from 2 to the number of nodes, {num_nodes}"
+        require(2 <= num_classes <= num_nodes, "num_classes", num_classes, valid)
+        gain = HillGain(c) if gain is None else gain
+        check_gain(gain)
         beta = 1 / math.sqrt(num_nodes)
         values = _eigenvalues(eigenvalue, num_classes, beta)
         alphabets = _alphabets(gain, values, beta)
@@ -132,6 +137,10 @@ class CVFR(AttractorClassifier):
             patterns, num_classes, image_shape, alphabets.shape[1], int((alphabets[0] == 0).nonzero()), block
         )
         attractors = alphabets.gather(1, digits)
+        rates = gain(attractors)
+        rank = int(torch.linalg.matrix_rank(rates))
+        valid = f"the firing rates of {num_classes} attractors must be linearly independent"
+        require(rank == num_classes, "patterns", f"rank {rank}", valid)
         noisy_evaluation = sigma > 0 and eval_noise
         super().__init__(
             attractors=attractors.float(),
@@ -157,7 +166,7 @@ class CVFR(AttractorClassifier):
         self.noise_scale = damping_scale(self.attractors)
         self.eval_noise = eval_noise
         self.seed = seed
-        self.coupling = make_coupling(coupling, gain(attractors).float(), values.float())
+        self.coupling = make_coupling(coupling, rates.float(), values.float())
 
     @property
     def is_noisy(self) -> bool:
@@ -175,6 +184,8 @@ class CVFR(AttractorClassifier):
         # In forward all images meet the same ξ(t), so that the logits of an image depend on nothing else.
         shared = stream is NoiseStream.FORWARD and not self.training
         return DampedNoise(self.attractors, self.sigma, generator, self.noise_scale, shared)
+
+    observable_label = "f(x_i(t))"
 
     def observable(self, states: Tensor) -> Tensor:
         """The firing rates f(x) of states of any shape, which is what pictures show."""
@@ -198,12 +209,12 @@ def _alphabets(gain: Gain, values: Tensor, beta: float) -> Tensor:
     alphabets = [gain.alphabet(beta * value) for value in values.tolist()]
     for value, alphabet in zip(values.tolist(), alphabets, strict=True):
         if len(alphabet) < 2 or len(alphabet) != len(alphabets[0]):
-            raise SettingError(
-                "eigenvalue", value, f"the fixed points of a node are {alphabet}: no pattern possible"
+            valid = (
+                f"must give a node as many fixed points as every class has, and 2 at least, not {alphabet}"
             )
+            raise SettingError("eigenvalue", value, valid)
     return torch.tensor(alphabets, dtype=torch.float64)
 
 
 def _smallest_distance(attractors: Tensor) -> float:
-    distances = torch.nn.functional.pdist(attractors)
-    return float(distances.min()) if len(distances) else float(attractors.norm())
+    return float(torch.nn.functional.pdist(attractors).min())

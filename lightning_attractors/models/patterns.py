@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -42,20 +43,27 @@ def pattern_digits(
     Raises:
         SettingError: if the patterns have the wrong size or number, lie outside the alphabet or coincide.
     """
-    num_nodes, top = int(np.prod(image_shape)), alphabet_size - 1
+    num_nodes, top = math.prod(image_shape), alphabet_size - 1
+    has_blocks = isinstance(patterns, str) and patterns == "blocks"
+    require(block is None or has_blocks, "block", block, "must be left out, but for patterns=blocks")
     if isinstance(patterns, str):
-        require(
-            patterns in ("random", "blocks"), "patterns", patterns, "must be random, blocks or image files"
-        )
+        require(patterns in ("random", "blocks"), "patterns", patterns, "must be random, blocks or files")
         if patterns == "random":
-            return random_patterns(num_classes, num_nodes, zero, top).long()
-        return block_patterns(num_classes, num_nodes, zero, top, block).long()
-    require(
-        len(patterns) == num_classes,
-        "patterns",
-        f"{len(patterns)} patterns",
-        f"must be {num_classes}, one per class",
-    )
+            digits = random_patterns(num_classes, num_nodes, zero, top)
+        else:
+            digits = block_patterns(num_classes, num_nodes, zero, top, block)
+    else:
+        digits = _given_digits(patterns, num_classes, image_shape, top)
+    digits = digits.long()
+    _require_distinct(digits, zero)
+    return digits
+
+
+def _given_digits(
+    patterns: list[str] | Tensor, num_classes: int, image_shape: tuple[int, int, int], top: int
+) -> Tensor:
+    given, num_nodes = len(patterns), math.prod(image_shape)
+    require(given == num_classes, "patterns", f"{given} patterns", f"must be {num_classes}, one per class")
     digits = patterns if isinstance(patterns, Tensor) else _read_images(patterns, image_shape, top)
     digits = digits.reshape(num_classes, -1)
     require(
@@ -64,20 +72,21 @@ def pattern_digits(
         f"{digits.shape[1]} pixels",
         f"must have {num_nodes}, as images of shape {tuple(image_shape)} have",
     )
-    whole = digits.long()
-    outside = (whole != digits) | (whole < 0) | (whole > top)
+    outside = (digits != digits.round()) | (digits < 0) | (digits > top)
     require(
         not bool(outside.any()),
         "patterns",
         digits[outside][:1].tolist(),
-        f"must be digits from 0 to {top}, places in the alphabet of {alphabet_size} fixed points",
+        f"must be digits from 0 to {top}, places in the alphabet of {top + 1} fixed points",
     )
-    for k in range(num_classes):
-        require(bool((whole[k] != zero).any()), "patterns", f"class {k}", "must not be 0 everywhere")
-        for j in range(k):
-            different = bool((whole[j] != whole[k]).any())
-            require(different, "patterns", f"classes {j} and {k}", "must not have the same attractor")
-    return whole
+    return digits
+
+
+def _require_distinct(digits: Tensor, zero: int) -> None:
+    for k, pattern in enumerate(digits):
+        require(bool((pattern != zero).any()), "patterns", f"class {k}", "must not be 0 everywhere")
+        same = (digits[:k] == pattern).all(dim=1).nonzero().flatten().tolist()
+        require(not same, "patterns", f"classes {[*same, k]}", "must not have the same attractor")
 
 
 def _read_images(paths: Sequence[str | Path], image_shape: tuple[int, int, int], top: int) -> Tensor:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_attractors.errors import require
+
 Corruption = Callable[[Tensor, float, np.random.Generator], Tensor]
 
 
@@ -28,7 +30,11 @@ def replace_pixels(images: Tensor, fraction: float, generator: np.random.Generat
 
     Returns:
         (B, C, H, W), float32 in [0, 1].
+
+    Raises:
+        SettingError: if ``fraction`` lies outside its range.
     """
+    require(0 <= fraction <= 1, "fraction", fraction, "must be from 0 to 1")
     batch, channels, height, width = images.shape
     count = round(fraction * height * width)
     if count == 0:
@@ -53,7 +59,11 @@ def add_uniform(images: Tensor, width: float, generator: np.random.Generator) ->
 
     Returns:
         (B, C, H, W), float32 in [−width, 1 + width] where the images lie in [0, 1].
+
+    Raises:
+        SettingError: if ``width`` is negative.
     """
+    require(width >= 0, "width", width, "must be at least 0")
     values = generator.random(tuple(images.shape), dtype=np.float32)
     return images + torch.from_numpy((2 * values - 1) * np.float32(width))
 

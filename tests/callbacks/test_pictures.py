@@ -4,10 +4,10 @@ import torch
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import AttractorPictures
-from lightning_attractors.callbacks.drawings import draw_trajectories, draw_triples
+from lightning_attractors.callbacks.drawings import draw_realisations, draw_trajectories, draw_triples
 from lightning_attractors.data import LettersDataModule
 from lightning_attractors.errors import SettingError
-from lightning_attractors.models import SANODE
+from lightning_attractors.models import CVFR, SANODE
 
 
 def trainer_in(path):
@@ -22,6 +22,32 @@ def test_a_test_leaves_every_picture_in_the_runs_folder(tmp_path):
     expected = ["attractors", "eigenvalues", "final_states", "mse_over_time", "trajectories"]
     assert names == [f"{name}.png" for name in expected]
     assert all((tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in names)
+
+
+def test_a_noisy_model_has_its_realisations_drawn(tmp_path):
+    model = CVFR(3, (1, 7, 7), coupling="projected", sigma=0.1)
+    with torch.no_grad():
+        for parameter in model.coupling.parameters():
+            parameter.zero_()  # A = λP: the attractors draw back what is near
+    data = LettersDataModule(letters="ABC", n_test=12)
+    trainer_in(tmp_path).test(model, data, verbose=False)
+    assert (tmp_path / "figures" / "realisations.png").read_bytes().startswith(b"\x89PNG")
+    start = 1.1 * model.attractors[:1].view(1, 1, 7, 7)
+    paths = [torch.stack(list(model.states(start, realisation=r))) for r in range(12)]
+    left, right = draw_realisations(torch.cat(paths, dim=1).detach(), model.dt).axes
+    assert len(left.lines) == 12
+    spread = right.lines[0].get_ydata()
+    assert spread[0] == 0
+    assert spread[-1] < 0.02 * spread.max()
+
+
+def test_the_drawn_pixel_is_the_one_that_varies_most():
+    states = torch.zeros(3, 4, 5)
+    states[1, :, 2] = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    left, right = draw_realisations(states, 0.5).axes
+    assert left.get_title() == "pixel 2, 4 realisations"
+    assert right.lines[0].get_ydata().tolist() == pytest.approx([0, states[1, :, 2].std().item(), 0])
+    assert right.lines[0].get_xdata().tolist() == [0, 0.5, 1]
 
 
 def test_lines_are_coloured_by_their_final_value():

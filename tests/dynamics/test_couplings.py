@@ -111,6 +111,18 @@ def test_constrain_brings_every_eigenvalue_into_the_disc(coupling, center, radiu
     assert distances.max() == pytest.approx(radius)
 
 
+@pytest.mark.parametrize("name", ["spectral", "projected"])
+def test_constrain_looks_at_trained_eigenvalues_only(name):
+    coupling = perturbed(name, SHARED)
+    coupling.constrain_(-1.0, 2.0)  # the planted 7 lies outside
+    before = coupling.matrix().detach().clone()
+    trained = coupling.eigenvalues()
+    trained = trained[(trained - 7).abs() > 1e-6]
+    assert (trained + 1).abs().max() == pytest.approx(2.0)
+    coupling.constrain_(-1.0, 2.0)
+    torch.testing.assert_close(coupling.matrix(), before)
+
+
 def test_constrain_leaves_a_coupling_inside_the_disc_alone(coupling):
     before = {name: value.clone() for name, value in coupling.state_dict().items()}
     coupling.constrain_(0.0, float(coupling.eigenvalues().abs().max()) + 1.0)

@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from lightning_attractors.dynamics import DampedNoise, damping_scale, euler_maruyama, keyed_generator, random_patterns
+from lightning_attractors.dynamics import (
+    DampedNoise,
+    damping_scale,
+    euler_maruyama,
+    keyed_generator,
+    random_patterns,
+)
 
 CPU = torch.device("cpu")
 
@@ -37,7 +43,7 @@ def test_noise_is_silent_at_attractors_and_loud_far_away(classes, nodes):
     # It sets in gently: a hundredth of the scale beside an attractor it is still small.
     near = damping(attractors, attractors[:1] + 0.1 * scale**0.5 * away)
     assert near.max() < 0.3
-    assert near.min() > 0.005
+    assert near.min() > 0.001
 
 
 def test_damping_is_finite_however_far_and_however_many_attractors():

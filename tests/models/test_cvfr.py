@@ -1,3 +1,4 @@
+import functools
 import math
 
 import numpy as np
@@ -36,6 +37,21 @@ class Ramp(Gain):
     def derivative(self, x):
         squared = x.square()
         return 4 * x * (1 - squared) / (1 + squared).pow(3)
+
+
+class Lopsided(Ramp):
+    def __call__(self, x):
+        return torch.sigmoid(x)
+
+
+class Wrong(Ramp):
+    def derivative(self, x):
+        return -super().derivative(x)
+
+
+class Steep(Ramp):
+    def __call__(self, x):
+        return 3 * super().__call__(x)
 
 
 @pytest.mark.parametrize("coupling", ["spectral", "projected"])
@@ -114,9 +130,19 @@ def test_logits_of_an_evaluated_model_are_one_function_the_mean_over_realisation
     mean = torch.stack([model.logits_of(model.final_state(x, r)) for r in range(3)]).mean(dim=0)
     torch.testing.assert_close(model(x), mean)
     assert torch.equal(model(x), model(x))
+    # Of the image alone: not of its neighbours in the batch nor of its place there.
+    torch.testing.assert_close(model(x[[2, 0]]), model(x)[[2, 0]])
+    torch.testing.assert_close(model(x[3:]), model(x)[3:])
     other = make(sigma=0.5, n_realisations=3, seed=1).eval()
     other.load_state_dict(model.state_dict())
     assert not torch.equal(other(x), model(x))
+
+
+def test_every_call_in_training_is_another_realisation():
+    model, x = make(sigma=0.5), images(1).expand(2, -1, -1, -1)
+    first, second = model(x)
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(model(x)[0], first)
 
 
 def test_noise_can_be_switched_off_in_evaluation_alone():
@@ -196,7 +222,7 @@ def test_drawings_that_cannot_be_patterns_are_refused(tmp_path):
         (gray, "gray level 60': must have the gray levels [0, 128, 255]"),
         (wide, "(6, 4)': must have width and height (5, 4)"),
         (str(tmp_path / "none.png"), "must be an image file that can be read"),
-        (good[0], "patterns='classes 0 and 2': must not have the same attractor"),
+        (good[0], "patterns='classes [0, 2]': must not have the same attractor"),
     ):
         with pytest.raises(SettingError) as caught:
             make(patterns=[*good[:2], last])
@@ -217,23 +243,38 @@ def test_drawings_that_cannot_be_patterns_are_refused(tmp_path):
             "eigenvalue=[8.0, 9.0]: must be one number, or one for each of 3 classes",
         ),
         ({"eigenvalue": [8.0, 9.0, -1.0]}, "eigenvalue=[8.0, 9.0, -1.0]: must be above 0"),
-        ({"eigenvalue": 4.0, "gain": Ramp()}, "eigenvalue=4.0: the fixed points of a node are [0.0]"),
+        (
+            {"eigenvalue": 4.0, "gain": Ramp()},
+            "eigenvalue=4.0: must give a node as many fixed points as every class has",
+        ),
         ({"n_realisations": 0}, "n_realisations=0"),
         ({"seed": -1}, "seed=-1"),
         ({"distance_threshold": 0.6}, "distance_threshold=0.6"),
         ({"integrator": "rk4", "sigma": 0.1}, "integrator='rk4': must be euler where sigma is above 0"),
         ({"integrator": "heun"}, "integrator='heun'"),
         ({"coupling": "dense"}, "coupling='dense'"),
-        ({"patterns": "stripes"}, "patterns='stripes': must be random, blocks or image files"),
+        ({"patterns": "stripes"}, "patterns='stripes': must be random, blocks or files"),
         ({"patterns": torch.eye(3, 19)}, "patterns='19 pixels': must have 20"),
         ({"patterns": torch.eye(4, 20)}, "patterns='4 patterns': must be 3, one per class"),
         ({"patterns": 3 * torch.eye(3, 20)}, "patterns=[3.0]: must be digits from 0 to 2"),
         ({"patterns": 0.5 * torch.eye(3, 20)}, "patterns=[0.5]: must be digits"),
-        ({"patterns": torch.eye(3, 20)[[0, 1, 0]]}, "classes 0 and 2': must not have the same attractor"),
+        ({"patterns": torch.eye(3, 20)[[0, 1, 0]]}, "classes [0, 2]': must not have the same attractor"),
         ({"patterns": torch.diag(torch.tensor([1, 1, 0])) @ torch.eye(3, 20).long()}, "class 2'"),
-        ({"patterns": DEPENDENT}, "planted='rank 2': 3 columns must be independent"),
+        (
+            {"patterns": DEPENDENT},
+            "patterns='rank 2': the firing rates of 3 attractors must be linearly independent",
+        ),
+        ({"block": 3}, "block=3: must be left out, but for patterns=blocks"),
+        ({"gain": Lopsided()}, "gain='Lopsided': must be 0 at 0"),
+        ({"gain": Wrong()}, "gain='Wrong': derivative() must be the derivative of the gain itself"),
+        ({"gain": Steep()}, "gain='Steep': must lie in [−1, 1]"),
+        (
+            {"eigenvalue": [12.0, 13.0, 1.0], "gain": Ramp()},
+            "eigenvalue=1.0: must give a node as many fixed points",
+        ),
+        ({"num_classes": 1}, "num_classes=1: must be from 2 to the number of nodes, 20"),
         ({"patterns": "blocks", "block": 7}, "block=7: 3 blocks must fit into 20 nodes, so from 1 to 6"),
-        ({"num_classes": 21}, "num_classes=21: must not exceed the number of nodes, 20"),
+        ({"num_classes": 21}, "num_classes=21: must be from 2 to the number of nodes, 20"),
     ],
 )
 def test_settings_out_of_range_are_refused_in_one_line(settings, message):
@@ -258,6 +299,17 @@ def test_a_test_averages_over_realisations_and_reports_their_spread(tmp_path):
     losses = torch.stack([(x - model.attractors[labels]).square().sum(dim=1).mean() for x in finals])
     assert measured["test/loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
     assert model.mse_over_time()[-1] == pytest.approx(losses.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.1])
+def test_it_learns_the_letters(tmp_path, sigma):
+    adam = functools.partial(torch.optim.Adam, lr=0.01)
+    model = CVFR(2, (1, 7, 7), coupling="projected", sigma=sigma, steps=20, optimizer=adam)
+    data = LettersDataModule(letters="AL", n_train=400, n_val=10, n_test=100, noise_train=0.1, noise_test=0.1)
+    trainer = quiet_trainer(tmp_path, [], max_epochs=6, gradient_clip_val=1.0)
+    trainer.fit(model, data)
+    (measured,) = trainer.test(model, data, verbose=False)
+    assert measured["test/accuracy"] > 0.95
 
 
 def test_distance_is_measured_in_units_of_the_closest_pair():

@@ -5,7 +5,7 @@ import torch
 
 from lightning_attractors.dynamics import euler, integrate, rk4, trajectory
 from lightning_attractors.errors import SettingError
-from lightning_attractors.models import SANODE
+from lightning_attractors.models import CVFR, SANODE
 
 
 def make(**settings):
@@ -90,6 +90,12 @@ def test_logits_are_exact_under_autocast():
         assert torch.equal(model.logits_of(states), model.float().logits_of(states))
 
 
+@pytest.mark.parametrize("kind", [SANODE, CVFR])
+def test_models_run_in_bfloat16_altogether(kind):
+    model = kind(num_classes=3, image_shape=(1, 4, 5), coupling="projected", steps=2).bfloat16()
+    assert model(torch.rand(2, 1, 4, 5, dtype=torch.bfloat16)).isfinite().all()
+
+
 def test_gamma_counts_by_its_absolute_value():
     model, x = make(), images()
     before = model(x)
@@ -172,6 +178,7 @@ def test_robust_fraction_stops_at_the_first_degradation():
         ({"integrator": "heun"}, "integrator='heun'"),
         ({"coupling": "dense"}, "coupling='dense'"),
         ({"num_classes": 21}, "num_classes=21"),
+        ({"num_classes": 1}, "num_classes=1: must be at least 2"),
     ],
 )
 def test_settings_out_of_range_are_refused_in_one_line(settings, message):

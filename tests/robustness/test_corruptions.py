@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_attractors.errors import SettingError
 from lightning_attractors.robustness import CORRUPTIONS, add_uniform, replace_pixels
 
 
@@ -44,6 +45,12 @@ def test_added_values_are_uniform_and_every_pixels_own(width):
     assert added.var().item() == pytest.approx(width**2 / 3, rel=0.03)
     correlation = torch.corrcoef(added.flatten(1).T) if width else torch.eye(60)
     assert (correlation - torch.eye(60)).abs().max() < 0.3
+
+
+def test_strengths_out_of_range_are_refused():
+    for corrupt, strength in ((replace_pixels, 1.1), (replace_pixels, -0.1), (add_uniform, -0.1)):
+        with pytest.raises(SettingError, match=str(strength)):
+            corrupt(torch.rand(1, 1, 2, 2), strength, generator())
 
 
 @pytest.mark.parametrize("name", sorted(CORRUPTIONS))

@@ -45,6 +45,12 @@ def test_the_seed_decides_and_nothing_else():
     assert not torch.equal(measured(0), measured(1))
 
 
+def test_a_strength_gives_the_same_alone_and_among_others():
+    alone = corruption_curve(brightness, batches(), add_uniform, [1.0], repeats=3).accuracies
+    among = corruption_curve(brightness, batches(), add_uniform, [0.2, 1.0], repeats=3).accuracies
+    assert torch.equal(alone[:, 0], among[:, 1])
+
+
 def test_nothing_to_measure_is_refused():
     for settings, name in (({"strengths": []}, "strengths"), ({"strengths": [0.1], "repeats": 0}, "repeats")):
         with pytest.raises(SettingError, match=name):
