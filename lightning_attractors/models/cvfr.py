@@ -16,19 +16,16 @@ from lightning_attractors.dynamics import (
     Gain,
     HillGain,
     IntegratorName,
-    check_gain,
     damping_scale,
     keyed_generator,
     make_coupling,
 )
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import require
 from lightning_attractors.metrics import DistanceAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier, NoiseStream
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
-from lightning_attractors.models.patterns import Patterns, pattern_digits
-
-# λ = 8 for the 49 pixels of the letters.
-_DEFAULT_SLOPE = 8 / 7
+from lightning_attractors.models.patterns import Patterns
+from lightning_attractors.models.planting import coupling_scale, plant
 
 
 class CVFR(AttractorClassifier):
@@ -85,6 +82,7 @@ class CVFR(AttractorClassifier):
     # Accuracies reach their ceiling long before the last trajectories have settled.
     monitor = "val/loss"
     monitor_mode = "min"
+    observable_label = "f(x_i(t))"
 
     def __init__(
         self,
@@ -125,23 +123,9 @@ class CVFR(AttractorClassifier):
             distance_threshold,
             "must be above 0, at most 0.5",
         )
-        num_nodes = math.prod(image_shape)
-        valid = f"must be from 2 to the number of nodes, {num_nodes}"
-        require(2 <= num_classes <= num_nodes, "num_classes", num_classes, valid)
         gain = HillGain(c) if gain is None else gain
-        check_gain(gain)
-        beta = 1 / math.sqrt(num_nodes)
-        values = _eigenvalues(eigenvalue, num_classes, beta)
-        alphabets = _alphabets(gain, values, beta)
-        digits = pattern_digits(
-            patterns, num_classes, image_shape, alphabets.shape[1], int((alphabets[0] == 0).nonzero()), block
-        )
-        attractors = alphabets.gather(1, digits)
-        rates = gain(attractors)
-        rank = int(torch.linalg.matrix_rank(rates))
-        valid = f"the firing rates of {num_classes} attractors must be linearly independent"
-        require(rank == num_classes, "patterns", f"rank {rank}", valid)
-        noisy_evaluation = sigma > 0 and eval_noise
+        attractors, rates, eigenvalues = plant(gain, eigenvalue, patterns, num_classes, image_shape, block)
+        closest = float(torch.nn.functional.pdist(attractors).min())
         super().__init__(
             attractors=attractors.float(),
             image_shape=image_shape,
@@ -149,10 +133,8 @@ class CVFR(AttractorClassifier):
             steps=steps,
             eval_steps=eval_steps,
             integrator=integrator,
-            closeness={
-                "distance_accuracy": DistanceAccuracy(distance_threshold * _smallest_distance(attractors))
-            },
-            num_realisations=n_realisations if noisy_evaluation else 1,
+            closeness={"distance_accuracy": DistanceAccuracy(distance_threshold * closest)},
+            num_realisations=n_realisations if sigma > 0 and eval_noise else 1,
             optimizer=optimizer,
             optimizers=optimizers,
             lr_scheduler=lr_scheduler,
@@ -161,12 +143,12 @@ class CVFR(AttractorClassifier):
         objects = ["gain"] + (["patterns"] if isinstance(patterns, Tensor) else [])
         self.save_hyperparameters(ignore=[*OPTIMIZATION_SETTINGS, *objects])
         self.gain = gain
-        self.beta = beta
+        self.beta = coupling_scale(math.prod(image_shape))
         self.sigma = sigma
         self.noise_scale = damping_scale(self.attractors)
         self.eval_noise = eval_noise
         self.seed = seed
-        self.coupling = make_coupling(coupling, rates.float(), values.float())
+        self.coupling = make_coupling(coupling, rates.float(), eigenvalues.float())
 
     @property
     def is_noisy(self) -> bool:
@@ -180,41 +162,12 @@ class CVFR(AttractorClassifier):
     def noise(self, stream: NoiseStream, *key: int) -> DampedNoise | None:
         if not self.is_noisy:
             return None
-        generator = keyed_generator(self.device, self.seed, self.global_rank, stream, *key)
         # In forward all images meet the same ξ(t), so that the logits of an image depend on nothing else.
         shared = stream is NoiseStream.FORWARD and not self.training
+        rank = 0 if shared else self.global_rank
+        generator = keyed_generator(self.device, self.seed, rank, stream, *key)
         return DampedNoise(self.attractors, self.sigma, generator, self.noise_scale, shared)
-
-    observable_label = "f(x_i(t))"
 
     def observable(self, states: Tensor) -> Tensor:
         """The firing rates f(x) of states of any shape, which is what pictures show."""
         return self.gain(states)
-
-
-def _eigenvalues(eigenvalue: float | list[float] | None, num_classes: int, beta: float) -> Tensor:
-    """One λ per class, shape (K,), float64."""
-    if eigenvalue is None:
-        eigenvalue = _DEFAULT_SLOPE / beta
-    values = torch.tensor(eigenvalue, dtype=torch.float64)
-    valid = "must be above 0 and finite"
-    require(bool(((values > 0) & values.isfinite()).all()), "eigenvalue", eigenvalue, valid)
-    fits = values.ndim == 0 or len(values) == num_classes
-    require(fits, "eigenvalue", eigenvalue, f"must be one number, or one for each of {num_classes} classes")
-    return values.expand(num_classes)
-
-
-def _alphabets(gain: Gain, values: Tensor, beta: float) -> Tensor:
-    """The fixed points of a node for every class's λ, shape (K, number of them), float64."""
-    alphabets = [gain.alphabet(beta * value) for value in values.tolist()]
-    for value, alphabet in zip(values.tolist(), alphabets, strict=True):
-        if len(alphabet) < 2 or len(alphabet) != len(alphabets[0]):
-            valid = (
-                f"must give a node as many fixed points as every class has, and 2 at least, not {alphabet}"
-            )
-            raise SettingError("eigenvalue", value, valid)
-    return torch.tensor(alphabets, dtype=torch.float64)
-
-
-def _smallest_distance(attractors: Tensor) -> float:
-    return float(torch.nn.functional.pdist(attractors).min())
