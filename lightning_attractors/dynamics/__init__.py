@@ -26,6 +26,15 @@ from lightning_attractors.dynamics.integrate import (
 )
 from lightning_attractors.dynamics.noise import DampedNoise, keyed_generator
 from lightning_attractors.dynamics.patterns import block_patterns, random_patterns
+from lightning_attractors.dynamics.plasticity import (
+    KHConv2d,
+    RankingName,
+    ScheduleName,
+    check_plasticity,
+    learning_rate,
+    normalized_update,
+    plasticity_update,
+)
 
 __all__ = [
     "STEPS",
@@ -38,18 +47,25 @@ __all__ = [
     "Gain",
     "HillGain",
     "IntegratorName",
+    "KHConv2d",
     "ProjectedCoupling",
+    "RankingName",
+    "ScheduleName",
     "SpectralCoupling",
     "Step",
     "VectorField",
     "block_patterns",
+    "check_plasticity",
     "clipped",
     "euler",
     "euler_maruyama",
     "integrate",
     "integrate_fused",
     "keyed_generator",
+    "learning_rate",
     "make_coupling",
+    "normalized_update",
+    "plasticity_update",
     "random_patterns",
     "reverse",
     "rk4",
