@@ -147,7 +147,7 @@ class KHConv2d(nn.Module):
         in_channels: channels C of the images, at least 1.
         num_filters: number of filters F, at least 2.
         kernel_size: side w of a patch, at least 1.
-        p: exponent of the norm, in [2, 12]; the powers of pixels must be within float32.
+        p: exponent of the norm, in [2, 8]; the powers of pixels must be within float32.
 
     Attributes:
         weight: the filters W, shape (F, C, w, w); they start at N(0, 1).
@@ -161,7 +161,7 @@ class KHConv2d(nn.Module):
         require(in_channels >= 1, "in_channels", in_channels, "must be at least 1")
         require(num_filters >= 2, "num_filters", num_filters, "must be at least 2")
         require(kernel_size >= 1, "kernel_size", kernel_size, "must be at least 1")
-        require(2 <= p <= 12, "p", p, "must be between 2 and 12")
+        require(2 <= p <= 8, "p", p, "must be between 2 and 8")
         self.kernel_size = kernel_size
         self.p = p
         self.weight = nn.Parameter(torch.randn(num_filters, in_channels, kernel_size, kernel_size))

@@ -174,7 +174,7 @@ def test_forward_gives_the_currents_of_normalised_patches(p):
     assert torch.autograd.gradcheck(conv, (inputs,))
 
 
-@pytest.mark.parametrize("p", [2.0, 4.0, 6.0, 12.0])
+@pytest.mark.parametrize("p", [2.0, 4.0, 6.0, 8.0])
 @pytest.mark.parametrize("brightness", [0.0, 1e-12, 1e-6, 1e-5, 1 / 255, 1.0])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_forward_and_its_gradient_are_finite_at_dark_patches(p, brightness, mixed):
@@ -211,7 +211,7 @@ def test_settings_out_of_range_are_refused(name, value):
 
 
 def test_a_layer_refuses_what_cannot_work():
-    for settings_ in ({"p": 1.0}, {"p": 13.0}, {"kernel_size": 0}, {"num_filters": 1}, {"in_channels": 0}):
+    for settings_ in ({"p": 1.0}, {"p": 9.0}, {"kernel_size": 0}, {"num_filters": 1}, {"in_channels": 0}):
         arguments = {"in_channels": 1, "num_filters": 4, "kernel_size": 3, "p": 2.0, **settings_}
         with pytest.raises(SettingError, match=next(iter(settings_))):
             KHConv2d(**arguments)
