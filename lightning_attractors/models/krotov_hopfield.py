@@ -62,10 +62,10 @@ class KrotovHopfield(ConvolutionalClassifier):
         delta: how strongly it is, Δ, at least 0.
         ranking: by ``current`` or by ``activity``.
         filter_lr: η₀, the largest change of an entry in the first updates, above 0.
-        filter_schedule: η(t) over the T filter epochs: ``linear``, ``exponential``, ``cosine`` or ``step``.
-        schedule_tau: τ of the exponential schedule, at least 0.
-        schedule_gamma: γ of the step schedule, in (0, 1].
-        schedule_step: s of the step schedule, at least 1.
+        schedule: η(t) over the T filter epochs: ``linear``, ``exponential``, ``cosine`` or ``step``.
+        tau: τ of the exponential schedule, at least 0.
+        gamma: γ of the step schedule, in (0, 1].
+        step: s of the step schedule, at least 1.
         activation: σ: ``ReLU``, ``ELU``, ``GELU``, ``PReLU`` or ``rExp`` (max(0, eˣ − 1)).
         power: n, at least 1.
         pool_size: side w_pool of a pooling window, from 1 to the smaller side of the feature map.
@@ -106,10 +106,10 @@ class KrotovHopfield(ConvolutionalClassifier):
         delta: float = 0.1,
         ranking: RankingName = "current",
         filter_lr: float = 1e-3,
-        filter_schedule: ScheduleName = "cosine",
-        schedule_tau: float = 3.25,
-        schedule_gamma: float = 0.1,
-        schedule_step: int = 10,
+        schedule: ScheduleName = "cosine",
+        tau: float = 3.25,
+        gamma: float = 0.1,
+        step: int = 10,
         activation: ActivationName = "GELU",
         power: int = 12,
         pool_size: int = 5,
@@ -141,11 +141,11 @@ class KrotovHopfield(ConvolutionalClassifier):
         self.m, self.delta, self.ranking, self.seed = m, delta, ranking, seed
         self._rate = partial(
             learning_rate,
-            filter_schedule,
+            schedule,
             initial=filter_lr,
-            tau=schedule_tau,
-            gamma=schedule_gamma,
-            step=schedule_step,
+            tau=tau,
+            gamma=gamma,
+            step=step,
         )
         self._rate(0, 1)  # an unknown schedule is refused here, not in training
         # Without the path: the filters themselves are in the checkpoint.
