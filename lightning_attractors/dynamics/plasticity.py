@@ -105,6 +105,10 @@ def check_plasticity(num_filters: int, p: float, m: int, delta: float, ranking: 
     require(ranking in get_args(RankingName), "ranking", ranking, f"must be one of {get_args(RankingName)}")
 
 
+def _check_fraction(fraction: float) -> None:
+    require(0 < fraction <= 1, "fraction", fraction, "must be above 0 and at most 1")
+
+
 def _scales(filters: Tensor, p: float) -> Tensor:
     """⟨W_k, W_k⟩_k^((p−1)/p), shape (F, 1), by which a current becomes an activity."""
     scales = filters.abs().pow(p).sum(dim=1, keepdim=True).pow((p - 1) / p)
@@ -203,32 +207,78 @@ class KHConv2d(nn.Module):
             SettingError: if a setting is out of range or the kernel is larger than the images.
         """
         self._check_size(images)
-        require(0 < fraction <= 1, "fraction", fraction, "must be above 0 and at most 1")
-        # Channels last, in which patches are cut out of images several times faster.
-        filters = self.weight.permute(0, 2, 3, 1)
-        update = torch.zeros_like(filters, dtype=torch.float64)
-        for patches in self._patches(images.to(filters.dtype), fraction, generator):
-            update += plasticity_update(patches, filters.flatten(1), self.p, m, delta, ranking).view_as(
-                filters
-            )
-        return update.to(filters.dtype).permute(0, 3, 1, 2).contiguous()
+        _check_fraction(fraction)
+        total = torch.zeros_like(self.weight, dtype=torch.float64)
+        for patches in self._patches(images, fraction, generator):
+            total += self._update(patches, m, delta, ranking)
+        return total.to(self.weight.dtype)
+
+    @torch.no_grad()
+    def plasticity_by_position(
+        self,
+        images: Tensor,
+        m: int,
+        delta: float,
+        ranking: RankingName = "current",
+        fraction: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Tensor]:
+        """One :func:`plasticity_update` after another, each of the patches at one position of all images.
+
+        Each is computed from the filters as they are when it is asked for, so that they can learn between
+        two of them: N images of P positions are P updates of N patches. Filters that start at N(0, 1) need
+        that many to converge in the published number of epochs.
+
+        Args:
+            images: the images, shape (N, C, H, W).
+            m: rank of the unit that is pushed away, in [2, F].
+            delta: anti-Hebbian strength Δ, at least 0.
+            ranking: see :func:`plasticity_update`.
+            fraction: share of the positions that is used, in (0, 1], at least one of them.
+            generator: draws which ones, and their order, on the CPU; processes that add up their updates
+                must draw alike.
+
+        Yields:
+            Updates, shape (F, C, w, w).
+
+        Raises:
+            SettingError: if a setting is out of range or the kernel is larger than the images.
+        """
+        self._check_size(images)
+        _check_fraction(fraction)
+        windows = self._windows(images)
+        count = windows.shape[1] * windows.shape[2]
+        order = torch.randperm(count, generator=generator)[: max(1, round(fraction * count))]
+        for position in order.tolist():
+            row, column = divmod(position, windows.shape[2])
+            yield self._update(windows[:, row, column].flatten(1), m, delta, ranking)
 
     def extra_repr(self) -> str:
         """What it shows of itself when printed."""
         filters, channels, width, _ = self.weight.shape
         return f"{channels}, {filters}, kernel_size={width}, p={self.p}"
 
+    def _update(self, patches: Tensor, m: int, delta: float, ranking: RankingName) -> Tensor:
+        """The update (F, C, w, w) of patches (n, w·w·C)."""
+        filters = self.weight.permute(0, 2, 3, 1)
+        update = plasticity_update(patches, filters.flatten(1), self.p, m, delta, ranking)
+        return update.view(filters.shape).permute(0, 3, 1, 2).contiguous()
+
+    def _windows(self, images: Tensor) -> Tensor:
+        """A view of all patches, (B, H−w+1, W−w+1, w, w, C): channels last, they are copied faster."""
+        last = images.to(self.weight.dtype).permute(0, 2, 3, 1).contiguous()
+        width = self.kernel_size
+        return last.unfold(1, width, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)
+
     def _patches(
         self, images: Tensor, fraction: float, generator: torch.Generator | None
     ) -> Iterator[Tensor]:
         """The patches of a few images at a time, (n, w·w·C)."""
-        width = self.kernel_size
-        windows = images.permute(0, 2, 3, 1).contiguous().unfold(1, width, 1).unfold(2, width, 1)
+        windows = self._windows(images)
         per_image = windows.shape[1] * windows.shape[2]
         mask = None if fraction == 1 else _random_mask(len(images) * per_image, fraction, generator)
         for start in range(0, len(images), _IMAGES):
-            group = windows[start : start + _IMAGES].permute(0, 1, 2, 4, 5, 3)
-            patches = group.reshape(-1, math.prod(group.shape[3:]))
+            patches = windows[start : start + _IMAGES].reshape(-1, self.weight[0].numel())
             if mask is not None:
                 patches = patches[mask[start * per_image :][: len(patches)].to(patches.device)]
             yield patches

@@ -162,6 +162,28 @@ def test_a_fraction_of_the_patches_is_drawn_from_the_generator():
     assert not torch.equal(draws[0], draws[2])
 
 
+def test_updates_by_position_add_up_to_the_update_of_all_patches():
+    conv, images = KHConv2d(3, 9, 4, 3.0).double(), torch.rand(5, 3, 7, 6, dtype=torch.float64)
+    updates = list(conv.plasticity_by_position(images, 3, 0.1, "activity"))
+    assert len(updates) == 4 * 3
+    torch.testing.assert_close(sum(updates), conv.plasticity(images, 3, 0.1, "activity"))
+
+
+def test_updates_by_position_follow_the_filters_as_they_learn():
+    conv, images = KHConv2d(1, 3, 2, 2.0), torch.rand(6, 1, 5, 5)
+    filters = conv.weight.detach().clone()
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(4))[:8].tolist()
+    patches = images_of_patches(conv, images).view(6, 16, 4)
+    generator = torch.Generator().manual_seed(4)
+    updates = conv.plasticity_by_position(images, 2, 0.1, fraction=0.5, generator=generator)
+    for position, update in zip(order, updates, strict=True):
+        expected = plasticity_update(patches[:, position], filters.flatten(1), 2.0, 2, 0.1)
+        torch.testing.assert_close(update.flatten(1), expected)
+        with torch.no_grad():
+            conv.weight.add_(update, alpha=0.1)
+            filters += 0.1 * update
+
+
 @pytest.mark.parametrize("p", [2.0, 3.5, 6.0])
 def test_forward_gives_the_currents_of_normalised_patches(p):
     conv, images = KHConv2d(2, 5, 3, p).double(), torch.rand(4, 2, 6, 7, dtype=torch.float64)
@@ -225,6 +247,8 @@ def test_a_layer_refuses_what_cannot_work():
     for fraction in (0.0, 1.1):
         with pytest.raises(SettingError, match="fraction"):
             conv.plasticity(enough, 2, 0.1, fraction=fraction)
+        with pytest.raises(SettingError, match="fraction"):
+            next(conv.plasticity_by_position(enough, 2, 0.1, fraction=fraction))
 
 
 def test_learning_rates_are_those_of_the_thesis():
