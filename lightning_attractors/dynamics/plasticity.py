@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
 
 import torch
@@ -67,19 +67,8 @@ def plasticity_update(
                 [-0.4472,  0.0000]])
     """
     check_plasticity(len(filters), p, m, delta, ranking)
-    with torch.autocast(filters.device.type, enabled=False):
-        weights = signed_power(filters, p)
-        if ranking == "activity":
-            weights = weights / _scales(filters, p)
-        first, opposed = torch.zeros(2, *filters.shape, dtype=torch.float64, device=filters.device)
-        for start in range(0, len(patches), _CHUNK):
-            unit = _unit_patches(patches[start : start + _CHUNK], p)
-            for total, units in zip((first, opposed), _learners(weights @ unit.T, m), strict=True):
-                total += torch.zeros_like(filters).index_add_(0, units, unit)
-        # The rule is linear in v, so the sum over a unit's patches goes through it as one patch would.
-        attracted, exact = first - delta * opposed, filters.double()
-        currents = (signed_power(exact, p) * attracted).sum(dim=1, keepdim=True)
-        return (attracted - currents * exact).to(filters.dtype)
+    chunks = (_unit_patches(chunk, p) for chunk in patches.split(_CHUNK))
+    return _update(chunks, filters, p, m, delta, ranking)
 
 
 def normalized_update(update: Tensor) -> Tensor:
@@ -105,8 +94,22 @@ def check_plasticity(num_filters: int, p: float, m: int, delta: float, ranking: 
     require(ranking in get_args(RankingName), "ranking", ranking, f"must be one of {get_args(RankingName)}")
 
 
-def _check_fraction(fraction: float) -> None:
-    require(0 < fraction <= 1, "fraction", fraction, "must be above 0 and at most 1")
+def _update(
+    chunks: Iterable[Tensor], filters: Tensor, p: float, m: int, delta: float, ranking: RankingName
+) -> Tensor:
+    """The update of patches (n, D) that have unit norm, a chunk at a time."""
+    with torch.autocast(filters.device.type, enabled=False):
+        weights = signed_power(filters, p)
+        if ranking == "activity":
+            weights = weights / _scales(filters, p)
+        first, opposed = torch.zeros(2, *filters.shape, dtype=torch.float64, device=filters.device)
+        for patches in chunks:
+            for total, units in zip((first, opposed), _learners(weights @ patches.T, m), strict=True):
+                total += torch.zeros_like(filters).index_add_(0, units, patches)
+        # The rule is linear in v, so the sum over a unit's patches goes through it as one patch would.
+        attracted, exact = first - delta * opposed, filters.double()
+        currents = (signed_power(exact, p) * attracted).sum(dim=1, keepdim=True)
+        return (attracted - currents * exact).to(filters.dtype)
 
 
 def _scales(filters: Tensor, p: float) -> Tensor:
@@ -129,6 +132,9 @@ def _unit_patches(patches: Tensor, p: float) -> Tensor:
 
 def _learners(scores: Tensor, m: int) -> tuple[Tensor, Tensor]:
     """The strongest unit and the m-th strongest of each patch, (P,) each; overwrites the scores (F, P)."""
+    if scores.shape[1] == 0:  # which pooling refuses
+        none = torch.zeros(0, dtype=torch.int64, device=scores.device)
+        return none, none
     # Units as the height of an image whose channels, stored last, are the patches: its max-pooling is the
     # one argmax in torch that is vectorised, several times faster than max or topk.
     image = scores.view(1, scores.shape[0], 1, scores.shape[1]).permute(0, 3, 1, 2)
@@ -206,12 +212,8 @@ class KHConv2d(nn.Module):
         Raises:
             SettingError: if a setting is out of range or the kernel is larger than the images.
         """
-        self._check_size(images)
-        _check_fraction(fraction)
-        total = torch.zeros_like(self.weight, dtype=torch.float64)
-        for patches in self._patches(images, fraction, generator):
-            total += self._update(patches, m, delta, ranking)
-        return total.to(self.weight.dtype)
+        self._check(images, m, delta, ranking, fraction)
+        return self._update(self._chunks(images, fraction, generator), m, delta, ranking)
 
     @torch.no_grad()
     def plasticity_by_position(
@@ -244,44 +246,45 @@ class KHConv2d(nn.Module):
         Raises:
             SettingError: if a setting is out of range or the kernel is larger than the images.
         """
-        self._check_size(images)
-        _check_fraction(fraction)
-        windows = self._windows(images)
+        self._check(images, m, delta, ranking, fraction)
+        windows, norms = self._windows(images)
         count = windows.shape[1] * windows.shape[2]
         order = torch.randperm(count, generator=generator)[: max(1, round(fraction * count))]
         for position in order.tolist():
-            row, column = divmod(position, windows.shape[2])
-            yield self._update(windows[:, row, column].flatten(1), m, delta, ranking)
+            here = (slice(None), *divmod(position, windows.shape[2]))
+            patches = windows[here].flatten(1) / norms[here]
+            yield self._update(patches.split(_CHUNK), m, delta, ranking)
 
     def extra_repr(self) -> str:
         """What it shows of itself when printed."""
         filters, channels, width, _ = self.weight.shape
         return f"{channels}, {filters}, kernel_size={width}, p={self.p}"
 
-    def _update(self, patches: Tensor, m: int, delta: float, ranking: RankingName) -> Tensor:
-        """The update (F, C, w, w) of patches (n, w·w·C)."""
+    def _update(self, chunks: Iterable[Tensor], m: int, delta: float, ranking: RankingName) -> Tensor:
+        """The update (F, C, w, w) of patches (n, w·w·C) of unit norm."""
         filters = self.weight.permute(0, 2, 3, 1)
-        update = plasticity_update(patches, filters.flatten(1), self.p, m, delta, ranking)
+        update = _update(chunks, filters.flatten(1), self.p, m, delta, ranking)
         return update.view(filters.shape).permute(0, 3, 1, 2).contiguous()
 
-    def _windows(self, images: Tensor) -> Tensor:
-        """A view of all patches, (B, H−w+1, W−w+1, w, w, C): channels last, they are copied faster."""
-        last = images.to(self.weight.dtype).permute(0, 2, 3, 1).contiguous()
+    def _windows(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """All patches, a view (B, H−w+1, W−w+1, w, w, C), and their norms, (B, H−w+1, W−w+1, 1)."""
+        images = images.to(self.weight.dtype)
         width = self.kernel_size
-        return last.unfold(1, width, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)
+        # Channels last, in which patches are copied several times faster.
+        windows = images.permute(0, 2, 3, 1).contiguous().unfold(1, width, 1).unfold(2, width, 1)
+        return windows.permute(0, 1, 2, 4, 5, 3), self._patch_norms(images).permute(0, 2, 3, 1)
 
-    def _patches(
-        self, images: Tensor, fraction: float, generator: torch.Generator | None
-    ) -> Iterator[Tensor]:
-        """The patches of a few images at a time, (n, w·w·C)."""
-        windows = self._windows(images)
-        per_image = windows.shape[1] * windows.shape[2]
-        mask = None if fraction == 1 else _random_mask(len(images) * per_image, fraction, generator)
+    def _chunks(self, images: Tensor, fraction: float, generator: torch.Generator | None) -> Iterator[Tensor]:
+        """The patches, scaled to unit norm, a chunk (n, w·w·C) at a time."""
+        windows, norms = self._windows(images)
+        per_image = norms[0].numel()
+        mask = None if fraction == 1 else _random_mask(norms.numel(), fraction, generator)
         for start in range(0, len(images), _IMAGES):
-            patches = windows[start : start + _IMAGES].reshape(-1, self.weight[0].numel())
+            group = slice(start, start + _IMAGES)
+            patches = windows[group].reshape(-1, self.weight[0].numel()) / norms[group].reshape(-1, 1)
             if mask is not None:
                 patches = patches[mask[start * per_image :][: len(patches)].to(patches.device)]
-            yield patches
+            yield from patches.split(_CHUNK)
 
     def _patch_norms(self, images: Tensor) -> Tensor:
         """p-norms of all patches, shape (B, 1, H−w+1, W−w+1), in float32 under autocast too."""
@@ -291,6 +294,11 @@ class KHConv2d(nn.Module):
         # The sum over a window: an average with divisor 1.
         sums = functional.avg_pool2d(powers, self.kernel_size, stride=1, divisor_override=1)
         return unit * sums.clamp(min=(_SMALLEST_NORM / unit) ** self.p).pow(1 / self.p)
+
+    def _check(self, images: Tensor, m: int, delta: float, ranking: RankingName, fraction: float) -> None:
+        self._check_size(images)
+        check_plasticity(len(self.weight), self.p, m, delta, ranking)
+        require(0 < fraction <= 1, "fraction", fraction, "must be above 0 and at most 1")
 
     def _check_size(self, images: Tensor) -> None:
         size = min(images.shape[2:])

@@ -151,7 +151,9 @@ def test_a_fraction_of_the_patches_is_drawn_from_the_generator():
         # Every patch is 1 after normalisation and adds 0.75 to the first filter.
         return conv.plasticity(images, 2, 0.0, fraction=fraction, generator=generator)[0].item() / 0.75
 
+    before = images.clone()
     assert winners(1.0, 0) == pytest.approx(3200)
+    assert torch.equal(images, before)
     assert winners(0.25, 0) == pytest.approx(800)
     assert winners(1e-9, 0) == pytest.approx(1)
     conv, images = KHConv2d(1, 4, 2, 2.0), torch.rand(32, 1, 10, 10)
