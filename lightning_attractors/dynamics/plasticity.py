@@ -79,7 +79,7 @@ def normalized_update(update: Tensor) -> Tensor:
 
 def signed_power(filters: Tensor, p: float) -> Tensor:
     """|W|^(p−2) W, elementwise: what a filter of the p-norm multiplies a patch with."""
-    return filters.sign() * filters.abs().pow(p - 1)
+    return filters.sign() * _power(filters.abs(), p - 1)
 
 
 def check_plasticity(num_filters: int, p: float, m: int, delta: float, ranking: RankingName) -> None:
@@ -114,8 +114,14 @@ def _update(
 
 def _scales(filters: Tensor, p: float) -> Tensor:
     """⟨W_k, W_k⟩_k^((p−1)/p), shape (F, 1), by which a current becomes an activity."""
-    scales = filters.abs().pow(p).sum(dim=1, keepdim=True).pow((p - 1) / p)
+    scales = _power(filters.abs(), p).sum(dim=1, keepdim=True).pow((p - 1) / p)
     return torch.where(scales > 0, scales, 1)  # a filter of zeros has activity 0
+
+
+def _power(size: Tensor, exponent: float) -> Tensor:
+    """Elements ≥ 0 to a power of at least 1; whole powers by multiplication, several times faster."""
+    whole = exponent == int(exponent)
+    return functools.reduce(torch.mul, [size] * int(exponent)) if whole else size.pow(exponent)
 
 
 def _unit_patches(patches: Tensor, p: float) -> Tensor:
@@ -123,9 +129,7 @@ def _unit_patches(patches: Tensor, p: float) -> Tensor:
     # Divided by the largest entry first: powers of small entries would vanish.
     largest = patches.abs().amax(dim=1, keepdim=True)
     scaled = patches / torch.where(largest > 0, largest, 1)
-    size = scaled.abs()
-    # Whole powers by multiplication, which is several times faster.
-    powers = functools.reduce(torch.mul, [size] * int(p)) if p == int(p) else size.pow(p)
+    powers = _power(scaled.abs(), p)
     norms = powers.sum(dim=1, keepdim=True).pow(1 / p)
     return scaled / norms.clamp(min=1)  # 1 is the least, except for zeros
 
@@ -290,7 +294,7 @@ class KHConv2d(nn.Module):
         """p-norms of all patches, shape (B, 1, H−w+1, W−w+1), in float32 under autocast too."""
         # In a unit between the smallest norm and 1, whose powers stay clear of both ends of float32.
         unit = math.sqrt(_SMALLEST_NORM)
-        powers = (images / unit).abs().pow(self.p).sum(dim=1, keepdim=True)
+        powers = _power((images / unit).abs(), self.p).sum(dim=1, keepdim=True)
         # The sum over a window: an average with divisor 1.
         sums = functional.avg_pool2d(powers, self.kernel_size, stride=1, divisor_override=1)
         return unit * sums.clamp(min=(_SMALLEST_NORM / unit) ** self.p).pow(1 / self.p)
