@@ -7,12 +7,12 @@ import warnings
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lightning_attractors.callbacks import UnstableError
+from lightning_attractors.callbacks import CollapsedError, UnstableError
 from lightning_attractors.cli import AttractorsCLI
 from lightning_attractors.errors import NonFiniteError, SettingError
 from lightning_attractors.training import TwoPhaseTrainer
 
-_FOR_PEOPLE = (SettingError, NonFiniteError, UnstableError, MisconfigurationException)
+_FOR_PEOPLE = (SettingError, NonFiniteError, UnstableError, CollapsedError, MisconfigurationException)
 
 
 def main() -> None:

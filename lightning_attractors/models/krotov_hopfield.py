@@ -37,7 +37,7 @@ class FilterPhase(Protocol):
     epochs: int
     """Its length T."""
     patch_fraction: float
-    """The share of the patches that learn, drawn afresh for every batch."""
+    """The share of the positions whose patches learn, drawn afresh for every batch."""
 
     def autocast(self, device_type: str) -> AbstractContextManager[Any]:
         """The precision to compute in."""
@@ -48,9 +48,10 @@ class KrotovHopfield(ConvolutionalClassifier):
     """Filters that learn locally → max-pooling → σ(·)ⁿ → linear layer (Krotov & Hopfield, 2019).
 
     The filters learn without labels, by :func:`~lightning_attractors.dynamics.plasticity_update`: in the
-    epochs for which ``TwoPhaseTrainer`` sets :attr:`filter_phase`, a training step moves them by η(t) times
-    the normalised update, summed over all processes. In all other epochs, and under other trainers, they
-    stay as they are and the linear layer is trained with the cross-entropy (Torvik, 2023, LL-models).
+    epochs for which ``TwoPhaseTrainer`` sets :attr:`filter_phase`, a training step visits all positions of
+    its images in random order, and at each moves the filters by η(t) times the normalised update of the
+    patches there, summed over all processes. In all other epochs, and under other trainers, they stay as they
+    are and the linear layer is trained with the cross-entropy (Torvik, 2023, LL-models).
 
     Args:
         num_classes: number of classes.
@@ -61,7 +62,7 @@ class KrotovHopfield(ConvolutionalClassifier):
         m: rank of the filter that is pushed away from a patch, from 2 to K².
         delta: how strongly it is, Δ, at least 0.
         ranking: by ``current`` or by ``activity``.
-        filter_lr: η₀, the largest change of an entry in the first updates, above 0.
+        filter_lr: η₀, the largest change of an entry in each of the first updates, above 0.
         schedule: η(t) over the T filter epochs: ``linear``, ``exponential``, ``cosine`` or ``step``.
         tau: τ of the exponential schedule, at least 0.
         gamma: γ of the step schedule, in (0, 1].
@@ -71,7 +72,7 @@ class KrotovHopfield(ConvolutionalClassifier):
         pool_size: side w_pool of a pooling window, from 1 to the smaller side of the feature map.
         pool_stride: stride s_pool of the pooling, at least 1.
         filters_from: file of :meth:`save_filters` to start from, in place of N(0, 1).
-        seed: seed of the choice of patches, at least 0.
+        seed: seed of the order of positions, at least 0.
         optimizer: makes the optimiser of the classifier's parameters.
         optimizers: optimisers of parameters whose name starts with the key, such as ``linear``.
         lr_scheduler: makes their learning-rate scheduler from the optimiser; it counts classifier epochs.
@@ -165,6 +166,11 @@ class KrotovHopfield(ConvolutionalClassifier):
         p = self.p
         return self.filters.flatten(1).abs().pow(p).sum(dim=1).pow((p - 1) / p)
 
+    def currents(self, images: Tensor) -> Tensor:
+        """⟨W_k, v⟩_k of all patches v of images (B, C, H, W), shape (B, F, H−w+1, W−w+1)."""
+        currents: Tensor = self.conv(images)
+        return currents
+
     def frozen_features(self, images: Tensor) -> Tensor:
         """What can be computed once for images (B, C, H, W) that stay as they are while filters do."""
         return self.pooled(images)
@@ -179,19 +185,20 @@ class KrotovHopfield(ConvolutionalClassifier):
 
     @torch.no_grad()
     def _filter_step(self, phase: FilterPhase, images: Tensor, batch_idx: int) -> Tensor:
-        """Move the filters; gives the largest entry of the update, which is finite or the run is stopped."""
+        """Move the filters; gives their largest entry, which is finite or the run is stopped."""
         epoch = self.current_epoch
-        # Patches are drawn on the CPU, whatever the device.
-        generator = keyed_generator(torch.device("cpu"), self.seed, self.global_rank, epoch, batch_idx)
-        with phase.autocast(self.device.type):
-            update = self.conv.plasticity(
-                images, self.m, self.delta, self.ranking, phase.patch_fraction, generator
-            )
-        update = self.trainer.strategy.reduce(update, reduce_op="sum")
         rate = self._rate(epoch, phase.epochs)
-        self.conv.weight.add_(normalized_update(update), alpha=rate)
+        # The same on all processes, since they add up the updates of the same positions.
+        generator = keyed_generator(torch.device("cpu"), self.seed, epoch, batch_idx)
+        updates = self.conv.plasticity_by_position(
+            images, self.m, self.delta, self.ranking, phase.patch_fraction, generator
+        )
+        with phase.autocast(self.device.type):
+            for update in updates:
+                total = self.trainer.strategy.reduce(update, reduce_op="sum")
+                self.conv.weight.add_(normalized_update(total), alpha=rate)
         self.log("filters/learning_rate", rate)
-        return update.abs().max()
+        return self.conv.weight.abs().max()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         if self.filter_phase is None:

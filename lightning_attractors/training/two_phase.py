@@ -27,7 +27,7 @@ class FilterPhase:
 
     Attributes:
         epochs: its length T; it comes first, so the epochs in it are those from 0 to T − 1.
-        patch_fraction: the share of the patches that learn.
+        patch_fraction: the share of the positions in images whose patches learn.
         precision: what to compute in; None for what the trainer's own ``precision`` has set up.
     """
 
@@ -68,7 +68,8 @@ class TwoPhaseTrainer(L.Trainer):
             the data module's.
         filter_precision: ``32-true``, ``16-mixed`` or ``bf16-mixed`` in the filter phase; by default as
             ``precision``.
-        patch_fraction: share of the patches that learn, drawn afresh for every batch, in (0, 1].
+        patch_fraction: share of the positions in images whose patches learn, drawn afresh for every batch,
+            in (0, 1].
         feature_cache_gb: memory, per process, in which features of the training images may be kept during
             the classifier phase, at least 0.
         **settings: as for ``lightning.Trainer``; of these, ``max_epochs``, ``min_epochs`` and ``max_steps``
@@ -106,7 +107,8 @@ class TwoPhaseTrainer(L.Trainer):
         if self.filter_epochs:
             if self.fit_loop.max_epochs != -1:
                 self.fit_loop.max_epochs = (self.fit_loop.max_epochs or 0) + self.filter_epochs
-            self.fit_loop.min_epochs = (self.fit_loop.min_epochs or 0) + self.filter_epochs
+            if self.fit_loop.min_epochs:
+                self.fit_loop.min_epochs += self.filter_epochs
         if self.filter_epochs or feature_cache_gb:
             self.callbacks.insert(0, _Phases(FeatureCache(feature_cache_gb)))  # type: ignore[attr-defined]
 
