@@ -166,9 +166,8 @@ def cvfr(count: int) -> None:
     Console().print(table)
 
 
-def dense_update(images: Tensor, filters: Tensor) -> Tensor:
+def dense_update(patches: Tensor, filters: Tensor) -> Tensor:
     """The published update of the filters (F, D): all ranks sorted, and a gain for every unit and patch."""
-    patches = functional.unfold(images, WIDTH).transpose(1, 2).reshape(-1, filters.shape[1])
     patches = patches / patches.norm(p=P, dim=1, keepdim=True)
     currents = patches @ (filters.sign() * filters.abs() ** (P - 1)).T
     order = currents.sort(dim=1, descending=True).indices
@@ -179,9 +178,14 @@ def dense_update(images: Tensor, filters: Tensor) -> Tensor:
     return update / update.abs().max()
 
 
+def unfolded(images: Tensor) -> Tensor:
+    """All patches, shape (B, positions, D)."""
+    return functional.unfold(images, WIDTH).transpose(1, 2)
+
+
 def bare_currents(images: Tensor, filters: Tensor) -> Run:
     """The float32 product that gives the currents of all patches, in pieces that fit the cache."""
-    pieces = functional.unfold(images, WIDTH).transpose(1, 2).reshape(-1, filters.shape[1]).split(2048)
+    pieces = unfolded(images).flatten(0, 1).split(2048)
 
     def run() -> None:
         for piece in pieces:
@@ -194,6 +198,12 @@ def by_position(layer: KHConv2d, images: Tensor) -> None:
     """One update per position of the patches, each of the patches of all images there."""
     for update in layer.plasticity_by_position(images, M, DELTA):
         normalized_update(update)
+
+
+def dense_by_position(images: Tensor, filters: Tensor) -> None:
+    """The same, densely."""
+    for patches in unfolded(images).unbind(dim=1):
+        dense_update(patches, filters)
 
 
 def peak_memory(count: int) -> float:
@@ -213,14 +223,15 @@ def kh(count: int) -> None:
     strips = torch.rand(BATCH_KH, 3, 32, WIDTH + 2)
     filters = layer.weight.detach().flatten(1)
     variants: dict[str, Run] = {
-        "dense": lambda: dense_update(images, filters),
-        "one update per batch": lambda: layer.plasticity(images, M, DELTA),
-        "one update per position": lambda: by_position(layer, strips),
+        "batch": lambda: layer.plasticity(images, M, DELTA),
+        "batch, dense": lambda: dense_update(unfolded(images).flatten(0, 1), filters),
+        "position": lambda: by_position(layer, strips),
+        "position, dense": lambda: dense_by_position(strips, filters),
         "bare product": bare_currents(images, filters),
     }
     positions = (33 - WIDTH) ** 2
     timed = dict.fromkeys(variants, TIMED_IMAGES * positions)
-    timed["one update per position"] = BATCH_KH * 3 * (33 - WIDTH)
+    timed["position"] = timed["position, dense"] = BATCH_KH * 3 * (33 - WIDTH)
     epochs = {
         name: [value * TRAINING_IMAGES * positions / timed[name] for value in values]
         for name, values in rounds(variants, count).items()
@@ -229,13 +240,15 @@ def kh(count: int) -> None:
         f"Krotov–Hopfield filter epoch, K={GRID}, w={WIDTH}, p={P:g}, m={M}, batch {BATCH_KH}, "
         f"{TRAINING_IMAGES} images, extrapolated from {TIMED_IMAGES}, median of {count}"
     )
-    table = Table("", "epoch", "/ bare product", "dense / it", title=title)
-    for name, values in epochs.items():
+    table = Table("one update per", "epoch", "/ bare product", "dense", "dense / it", title=title)
+    for name in ("batch", "position"):
+        values, dense = epochs[name], epochs[f"{name}, dense"]
         table.add_row(
             name,
             f"{statistics.median(values):.0f} s",
             f"{ratio(values, epochs['bare product']):.2f}",
-            f"{ratio(epochs['dense'], values):.1f}",
+            f"{statistics.median(dense):.0f} s",
+            f"{ratio(dense, values):.1f}",
         )
     console = Console()
     console.print(table)
