@@ -7,11 +7,12 @@ import warnings
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lightning_attractors.callbacks import UnstableError
+from lightning_attractors.callbacks import CollapsedError, UnstableError
 from lightning_attractors.cli import AttractorsCLI
 from lightning_attractors.errors import NonFiniteError, SettingError
+from lightning_attractors.training import TwoPhaseTrainer
 
-_FOR_PEOPLE = (SettingError, NonFiniteError, UnstableError, MisconfigurationException)
+_FOR_PEOPLE = (SettingError, NonFiniteError, UnstableError, CollapsedError, MisconfigurationException)
 
 
 def main() -> None:
@@ -20,6 +21,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
     try:
         AttractorsCLI(
+            trainer_class=TwoPhaseTrainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,

@@ -2,6 +2,7 @@
 
 from lightning_attractors.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_attractors.callbacks.epoch_lines import EpochLines
+from lightning_attractors.callbacks.f_score import CollapsedError, FScore
 from lightning_attractors.callbacks.finite import FiniteLoss
 from lightning_attractors.callbacks.pictures import AttractorPictures
 from lightning_attractors.callbacks.stability import StabilityCertificate, UnstableError
@@ -9,7 +10,9 @@ from lightning_attractors.callbacks.stability import StabilityCertificate, Unsta
 __all__ = [
     "AttractorPictures",
     "BestCheckpoint",
+    "CollapsedError",
     "EpochLines",
+    "FScore",
     "FiniteLoss",
     "LastCheckpoint",
     "StabilityCertificate",

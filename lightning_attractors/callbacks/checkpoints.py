@@ -14,7 +14,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     Args:
         monitor: the metric; by default what the module names in its attribute ``monitor``. Without one, or
-            if the module's metric is not logged, the newest weights count as the best.
+            if the module's metric is not logged, the newest weights count as the best. Epochs in which a
+            ``TwoPhaseTrainer`` learns filters do not count.
         mode: whether the ``max`` or the ``min`` of the metric is best; by default what the module says in its
             attribute ``monitor_mode``, or else ``max``.
         filename: name of the file, without its ending.
@@ -49,6 +50,8 @@ class BestCheckpoint(ModelCheckpoint):
             self.kth_value = torch.tensor(torch.inf)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if getattr(trainer, "learns_filters", False):
+            return
         if not self._chosen_by_user and self.monitor not in trainer.callback_metrics:
             self.monitor = None
         super().on_train_epoch_end(trainer, pl_module)

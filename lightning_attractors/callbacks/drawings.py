@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchvision.utils import make_grid
 
 
 def draw_trajectories(states: Tensor, titles: Sequence[str], dt: float, label: str = "x_i(t)") -> Figure:
@@ -99,6 +102,31 @@ def draw_mse(curve: Tensor, dt: float) -> Figure:
     axis.plot(np.arange(len(curve)) * dt, curve.numpy())
     axis.set(xlabel="time t", ylabel="mean squared distance to the attractor", yscale="log")
     return figure
+
+
+def draw_filters(filters: Tensor) -> Figure:
+    """Filters (F, C, w, w) in a square grid, each from its smallest entry (0) to its largest (1).
+
+    In colour with three channels, otherwise the mean over channels in grey.
+    """
+    planes = filters if filters.shape[1] == 3 else filters.mean(dim=1, keepdim=True)
+    flat = planes.float().cpu().flatten(1)
+    low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
+    scaled = ((flat - low) / (high - low).clamp(min=1e-12)).view_as(planes)
+    side = math.ceil(math.sqrt(len(filters)))
+    grid = make_grid(scaled, nrow=side, padding=1, pad_value=1.0)
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axis.set_axis_off()
+    return figure
+
+
+def as_png(figure: Figure) -> bytes:
+    """The content of a PNG file with the figure."""
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    return picture.getvalue()
 
 
 def _plane(state: Tensor, shape: tuple[int, ...]) -> np.ndarray:

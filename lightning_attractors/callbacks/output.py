@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+
+from lightning_attractors.writing import write_atomically
+
+__all__ = ["log_figure", "log_scalars", "run_folder", "write_atomically"]
 
 
 def run_folder(trainer: L.Trainer) -> Path:
@@ -18,21 +20,6 @@ def run_folder(trainer: L.Trainer) -> Path:
     it out is a collective operation.
     """
     return Path(trainer.log_dir or trainer.default_root_dir)
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: aside first, then renamed into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
 
 
 def log_scalars(trainer: L.Trainer, values: dict[str, float]) -> None:

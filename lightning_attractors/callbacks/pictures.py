@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_attractors.callbacks.drawings import (
+    as_png,
     draw_eigenvalues,
     draw_mse,
     draw_patterns,
@@ -95,9 +95,7 @@ class AttractorPictures(Callback):
             log_figure(trainer, f"test/{name}", figure)
             if trainer.fast_dev_run:  # type: ignore[attr-defined]
                 continue
-            picture = io.BytesIO()
-            figure.savefig(picture, dpi=120, format="png")
-            write_atomically(folder / f"{name}.png", picture.getvalue())
+            write_atomically(folder / f"{name}.png", as_png(figure))
 
     def figures(self, module: L.LightningModule, class_names: Sequence[str] = ()) -> dict[str, Figure]:
         """All pictures of the module on the images seen last, by name; classes go by number without names."""

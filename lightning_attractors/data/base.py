@@ -116,7 +116,7 @@ class InMemoryDataModule(L.LightningDataModule):
         return ResumableLoader(
             self._batches_done,
             dataset=dataset,
-            batch_size=self.batch_size,
+            batch_size=self._train_batch_size(),
             sampler=EpochRandomSampler(dataset, self.seed, self._current_epoch),
             **_loader_options(),
         )
@@ -141,6 +141,10 @@ class InMemoryDataModule(L.LightningDataModule):
             return InMemoryDataset(*data)  # bytes take a quarter of the memory of floats
         generator = keyed_generator(Stream.FIXED_NOISE, self.seed, split)
         return InMemoryDataset(replace_pixels(to_unit_range(data.images), fraction, generator), data.labels)
+
+    def _train_batch_size(self) -> int:
+        # a trainer with phases has a say of its own
+        return getattr(self.trainer, "train_batch_size", None) or self.batch_size
 
     def _current_epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0

@@ -29,7 +29,12 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         flip: whether :func:`random_flip` is applied.
         seed: seed of the random changes, at least 0.
         epoch: gives the current epoch; ``int`` itself gives 0, for data that do not change.
+
+    Attributes:
+        features: (n, ...), what is served in place of the images, if a trainer has computed it from them.
     """
+
+    features: Tensor | None = None
 
     def __init__(
         self,
@@ -50,6 +55,11 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         self.seed = seed
         self.epoch = epoch
 
+    @property
+    def is_random(self) -> bool:
+        """Whether images change from epoch to epoch."""
+        return bool(self.noise or self.max_shift or self.flip)
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -61,9 +71,11 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """A whole batch: images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
         chosen = np.asarray(indices)
-        images = torch.from_numpy(self.images.numpy()[chosen])
         labels = torch.from_numpy(self.labels.numpy()[chosen])
-        if not (self.noise or self.max_shift or self.flip):
+        if self.features is not None:
+            return self.features[torch.from_numpy(chosen)], labels  # NumPy has no bfloat16
+        images = torch.from_numpy(self.images.numpy()[chosen])
+        if not self.is_random:
             return to_unit_range(images), labels
         generator = keyed_generator(Stream.BATCH, self.seed, self.epoch(), int(chosen[0]))
         images = random_shift(images, self.max_shift, generator)

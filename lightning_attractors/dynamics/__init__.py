@@ -26,6 +26,15 @@ from lightning_attractors.dynamics.integrate import (
 )
 from lightning_attractors.dynamics.noise import DampedNoise, damping_scale, keyed_generator
 from lightning_attractors.dynamics.patterns import block_patterns, random_patterns
+from lightning_attractors.dynamics.plasticity import (
+    KHConv2d,
+    RankingName,
+    ScheduleName,
+    check_plasticity,
+    learning_rate,
+    normalized_update,
+    plasticity_update,
+)
 
 __all__ = [
     "STEPS",
@@ -38,12 +47,16 @@ __all__ = [
     "Gain",
     "HillGain",
     "IntegratorName",
+    "KHConv2d",
     "ProjectedCoupling",
+    "RankingName",
+    "ScheduleName",
     "SpectralCoupling",
     "Step",
     "VectorField",
     "block_patterns",
     "check_gain",
+    "check_plasticity",
     "clipped",
     "damping_scale",
     "euler",
@@ -51,7 +64,10 @@ __all__ = [
     "integrate",
     "integrate_fused",
     "keyed_generator",
+    "learning_rate",
     "make_coupling",
+    "normalized_update",
+    "plasticity_update",
     "random_patterns",
     "reverse",
     "rk4",

@@ -1,4 +1,4 @@
-"""torchmetrics classes of the attractor models."""
+"""torchmetrics classes of the attractor models, and measures of locally learned filters."""
 
 from lightning_attractors.metrics.attractors import (
     AccuracySpread,
@@ -7,5 +7,16 @@ from lightning_attractors.metrics.attractors import (
     Overlap,
     TrajectoryError,
 )
+from lightning_attractors.metrics.filters import converged_filters, f_score, negative_share, positive_share
 
-__all__ = ["AccuracySpread", "AttractorAccuracy", "DistanceAccuracy", "Overlap", "TrajectoryError"]
+__all__ = [
+    "AccuracySpread",
+    "AttractorAccuracy",
+    "DistanceAccuracy",
+    "Overlap",
+    "TrajectoryError",
+    "converged_filters",
+    "f_score",
+    "negative_share",
+    "positive_share",
+]

@@ -54,7 +54,8 @@ class Classifier(L.LightningModule):
 
     def _training_length(self) -> int:
         """The number of times that the scheduler will step."""
-        epochs = self.trainer.max_epochs
+        # a trainer with a phase before this one counts its epochs separately
+        epochs = getattr(self.trainer, "classifier_epochs", self.trainer.max_epochs)
         length = self.trainer.estimated_stepping_batches if self.lr_interval == "step" else epochs
         known = length is not None and 0 < length < math.inf
         require(known, "trainer.max_epochs", epochs, "must be above 0: the schedule spans the training")

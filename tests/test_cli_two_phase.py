@@ -1,0 +1,164 @@
+"""Filters, then a classifier, through the real command line: kills, processes, precisions, refusals."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_attractors.__main__ import main
+
+HERE = Path(__file__).parent
+LETTERS = ["--config", str(HERE / "configs" / "kh_letters.yaml")]
+RUN = Path("runs/test/version_0")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Lightning exports these for worker processes; a run must not inherit them from the run before.
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+def run(*arguments):
+    """Run the command line in this process."""
+    before = sys.argv
+    sys.argv = ["lightning_attractors", *map(str, arguments)]
+    try:
+        main()
+    finally:
+        sys.argv = before
+
+
+def spawn(*arguments):
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "lightning_attractors", *map(str, arguments)]
+    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+
+
+def refused(*arguments):
+    """The one line with which the command line refuses the arguments."""
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    message = str(caught.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+def weights(path=RUN):
+    return torch.load(path / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4, 5])
+def test_a_run_killed_in_any_epoch_resumes_to_the_same_weights(epoch):
+    settings = [
+        *LETTERS,
+        *("--trainer.filter_epochs", 3, "--trainer.max_epochs", 3, "--trainer.patch_fraction", 0.5),
+        *("--data.noise_train", 0, "--trainer.feature_cache_gb", 0.1 if epoch % 2 else 0),
+        *("--model.lr_scheduler", "OneCycle", "--model.lr_interval", "step"),
+    ]
+    run("fit", *settings, "--trainer.logger.name", "whole")
+    kill = ["--trainer.callbacks+", "accidents.KillAt"]
+    kill += ["--trainer.callbacks.epoch", epoch, "--trainer.callbacks.batch", 0]
+    killed = spawn("fit", *settings, *kill)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=False)["epoch"] == epoch - 1
+    run("fit", *settings, "--ckpt_path", "last")
+    expected, resumed = weights(Path("runs/whole/version_0")), weights()
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+    assert (RUN / "filters.pt").exists()
+    assert not Path("runs/test/version_1").exists()
+
+
+def test_a_run_stopped_within_an_epoch_resumes_to_the_same_weights():
+    saving = ["--trainer.callbacks+", "ModelCheckpoint", "--trainer.callbacks.every_n_train_steps", 1]
+    saving += ["--trainer.callbacks.save_top_k", -1, "--trainer.callbacks.dirpath", "all"]
+    settings = [*LETTERS, "--trainer.max_epochs", 2, "--model.optimizer.lr", 0.01]
+    run("fit", *settings, *saving)
+    expected = weights()
+    for step in (2, 4, 5, 6, 7):  # 4 steps of the filter phase, then 2 epochs of 2 steps
+        (path,) = Path("all").glob(f"*step={step}.ckpt")
+        run("fit", *settings, "--ckpt_path", path, "--trainer.logger.name", f"from_{step}")
+        resumed = weights(Path(f"runs/from_{step}/version_0"))
+        assert all(torch.equal(value, resumed[name]) for name, value in expected.items()), step
+
+
+def test_two_processes_learn_the_filters_of_one():
+    whole = ["--data.batch_size", 20, "--trainer.filter_batch_size", 20]
+    halves = ["--data.batch_size", 10, "--trainer.filter_batch_size", 10]
+    settings = [*LETTERS, "--data.noise_train", 0, "--trainer.filter_epochs", 3]
+    run("fit", *settings, *whole)
+    process = spawn(
+        *("fit", *settings, *halves, "--trainer.logger.name", "two"),
+        *("--trainer.devices", 2, "--trainer.strategy", "ddp"),
+    )
+    assert process.returncode == 0, process.stderr
+    one, two = weights(), weights(Path("runs/two/version_0"))
+    torch.testing.assert_close(one["conv.weight"], two["conv.weight"], rtol=1e-5, atol=1e-6)
+    assert process.stdout.count("Run finished") == 1
+
+
+@pytest.mark.parametrize("model", ["kh_letters", "bp_letters"])
+def test_two_processes_in_mixed_precision(model):
+    process = spawn(
+        *("fit", "--config", HERE / "configs" / f"{model}.yaml", "--trainer.precision", "bf16-mixed"),
+        *("--trainer.devices", 2, "--trainer.strategy", "ddp", "--model.power", 50),
+        *("--model.lr_scheduler", "OneCycle", "--model.lr_interval", "step"),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "test accuracy" in process.stdout
+    assert all(value.dtype == torch.float32 for name, value in weights().items() if "weight" in name)
+
+
+def test_filters_of_one_run_serve_another():
+    run("fit", *LETTERS)
+    learned = weights()["conv.weight"]
+    settings = ["--trainer.filter_epochs", 0, "--model.filters_from", RUN / "filters.pt", "--model.power", 2]
+    run("fit", *LETTERS, *settings, "--trainer.logger.name", "other")
+    assert torch.equal(weights(Path("runs/other/version_0"))["conv.weight"], learned)
+    assert not Path("runs/other/version_0/filters.pt").exists()
+    message = refused("fit", *LETTERS, *settings, "--model.grid", 4)
+    assert "holds filters of shape (9, 1, 3, 3), this model needs shape (16, 1, 3, 3)" in message
+
+
+def test_filters_alone_can_be_learned():
+    run("fit", *LETTERS, "--trainer.max_epochs", 0)
+    assert torch.equal(torch.load(RUN / "filters.pt", weights_only=True)["filters"], weights()["conv.weight"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.m", 10], "m=10: must be between 2 and the number of filters, 9"),
+        (["--model.m", 1], "m=1: must be between 2"),
+        (["--model.p", 1.5], "p=1.5: must be at least 2"),
+        (["--model.delta", -0.1], "delta=-0.1: must be at least 0"),
+        (["--model.kernel_size", 8], "kernel_size=8: must be from 1 to 7, the side of the image"),
+        (["--model.pool_size", 6], "pool_size=6: must be from 1 to 5, the side of the feature map"),
+        (["--model.pool_stride", 0], "pool_stride=0: must be at least 1"),
+        (["--model.power", 0], "power=0: must be at least 1"),
+        (["--model.filters_from", "nothing.pt"], "filters_from='nothing.pt': cannot be read"),
+        (["--trainer.filter_epochs", -1], "filter_epochs=-1: must be at least 0"),
+        (["--trainer.patch_fraction", 0], "patch_fraction=0.0: must be above 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_training(arguments, message):
+    assert message in refused("fit", *LETTERS, *arguments)
+    assert not list(Path().glob("runs/**/*.ckpt"))
+
+
+@pytest.mark.parametrize("setting", ["activation", "schedule"])
+def test_unknown_names_are_refused(setting, capsys):
+    with pytest.raises(SystemExit):
+        run("fit", *LETTERS, f"--model.{setting}", "tanh")
+    assert setting in capsys.readouterr().err
+
+
+def test_a_model_without_filters_is_refused():
+    settings = ["--config", HERE / "configs" / "sa_node_letters.yaml", "--trainer.filter_epochs", 2]
+    assert "filter_epochs=2: must be 0: SANODE learns none" in refused("fit", *settings)
