@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lightning_attractors.__main__ import main
+from lightning_attractors.models import KrotovHopfield
 
 HERE = Path(__file__).parent
 LETTERS = ["--config", str(HERE / "configs" / "kh_letters.yaml")]
@@ -91,7 +92,8 @@ def test_a_run_stopped_within_an_epoch_resumes_to_the_same_weights():
 def test_two_processes_learn_the_filters_of_one():
     whole = ["--data.batch_size", 20, "--trainer.filter_batch_size", 20]
     halves = ["--data.batch_size", 10, "--trainer.filter_batch_size", 10]
-    settings = [*LETTERS, "--data.noise_train", 0, "--trainer.filter_epochs", 3]
+    settings = [*LETTERS, "--data.noise_train", 0, "--trainer.feature_cache_gb", 0.1]
+    settings += ["--trainer.filter_epochs", 3, "--model.power", 1]
     run("fit", *settings, *whole)
     process = spawn(
         *("fit", *settings, *halves, "--trainer.logger.name", "two"),
@@ -100,6 +102,7 @@ def test_two_processes_learn_the_filters_of_one():
     assert process.returncode == 0, process.stderr
     one, two = weights(), weights(Path("runs/two/version_0"))
     torch.testing.assert_close(one["conv.weight"], two["conv.weight"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(one["linear.weight"], two["linear.weight"], rtol=1e-3, atol=1e-5)
     assert process.stdout.count("Run finished") == 1
 
 
@@ -122,6 +125,8 @@ def test_filters_of_one_run_serve_another():
     run("fit", *LETTERS, *settings, "--trainer.logger.name", "other")
     assert torch.equal(weights(Path("runs/other/version_0"))["conv.weight"], learned)
     assert not Path("runs/other/version_0/filters.pt").exists()
+    best = Path("runs/other/version_0/checkpoints/best.ckpt")
+    assert torch.equal(KrotovHopfield.load_from_checkpoint(best, map_location="cpu").filters, learned)
     message = refused("fit", *LETTERS, *settings, "--model.grid", 4)
     assert "holds filters of shape (9, 1, 3, 3), this model needs shape (16, 1, 3, 3)" in message
 
