@@ -39,12 +39,13 @@ class BestCheckpoint(ModelCheckpoint):
         )
         self._chosen_by_user = monitor is not None
         self._mode_is_open = mode is None
+        self._modules_own: str | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if self._chosen_by_user:
             return
-        self.monitor = getattr(pl_module, "monitor", None)
+        self._modules_own = getattr(pl_module, "monitor", None)
         if self._mode_is_open and getattr(pl_module, "monitor_mode", "max") == "min":
             self.mode = "min"
             self.kth_value = torch.tensor(torch.inf)
@@ -52,8 +53,10 @@ class BestCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if getattr(trainer, "learns_filters", False):
             return
-        if not self._chosen_by_user and self.monitor not in trainer.callback_metrics:
-            self.monitor = None
+        if not self._chosen_by_user:
+            # Decided anew: the first epochs may have no validation.
+            known = self._modules_own in trainer.callback_metrics
+            self.monitor = self._modules_own if known else None
         super().on_train_epoch_end(trainer, pl_module)
 
 

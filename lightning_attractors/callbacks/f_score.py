@@ -53,8 +53,9 @@ class FScore(Callback):
         filters: takes the module, gives its filters; or the name of the attribute, such as ``conv.weight``.
         threshold: share of all-positive filters, a bound of the f-score, below which the filters can have
             collapsed, in [0, 1].
-        on_collapse: what to do then: ``warn`` once, ``stop`` training or ``raise``.
-        every_n_epochs: how often to look, at least 1.
+        on_collapse: what to do then: ``warn`` once, ``stop`` the whole training or ``raise``.
+        every_n_epochs: how often to look, at least 1; under a ``TwoPhaseTrainer`` at the end of the filter
+            phase too, and not after it.
 
     Raises:
         SettingError: before training, if a setting is out of range or the module has no filters.
@@ -116,7 +117,7 @@ class FScore(Callback):
             self._images = images[:_IMAGES] if fits else None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.every_n_epochs != 0:
+        if not self._is_due(trainer):
             return
         folder = run_folder(trainer)
         collapsed = False
@@ -131,6 +132,12 @@ class FScore(Callback):
             self._previous = self.filters(pl_module).clone()
         if trainer.strategy.broadcast(collapsed):
             self._react(trainer)
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        done, learning = trainer.current_epoch + 1, getattr(trainer, "filter_epochs", 0)
+        if learning and done >= learning:
+            return done == learning  # the filters are what they will be
+        return done % self.every_n_epochs == 0
 
     def collapsed(self, module: L.LightningModule) -> bool:
         """Whether one unit has taken all patches from the others."""
@@ -148,7 +155,8 @@ class FScore(Callback):
         }
         if self._previous is not None:
             change = (filters - self._previous).flatten(1).norm(dim=1)
-            values["filters/largest_change"] = (change / self._previous.flatten(1).norm(dim=1)).max().item()
+            sizes = self._previous.flatten(1).norm(dim=1).clamp(min=torch.finfo(change.dtype).tiny)
+            values["filters/largest_change"] = (change / sizes).max().item()
         if self._images is not None:
             activities = self._activities(module, self._images)
             for name, chosen in (("converged", converged), ("unconverged", ~converged)):

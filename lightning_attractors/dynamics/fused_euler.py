@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from lightning_attractors.dynamics.fields import CoupledField, EulerStep
 from lightning_attractors.dynamics.noise import DampedNoise
+from lightning_attractors.dynamics.precision import product_dtype
 from lightning_attractors.dynamics.workspace import Lease, Workspace
 
 _WORKSPACE = Workspace()
@@ -49,10 +50,8 @@ def integrate_fused(
     Returns:
         Final states, shape (B, N).
     """
-    device = x.device.type
-    mixed = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if mixed else x.dtype
-    with torch.autocast(device, enabled=False):
+    dtype = product_dtype(x)
+    with torch.autocast(x.device.type, enabled=False):
         plan = _Plan(field.euler_step(dt), dt, steps, bound, noise, dtype)
         if torch.is_grad_enabled():
             result: Tensor = _FusedEuler.apply(plan, x, field.coupling, *field.parameters)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lightning_attractors.dynamics.precision import product_dtype
 from lightning_attractors.errors import require
 
 RankingName = Literal["current", "activity"]
@@ -41,8 +42,8 @@ def plasticity_update(
     """Sum over patches of what they would change in the filters, before the learning rate.
 
     It is a plain sum, so that shares of a batch may be added up before :func:`normalized_update`. Of units
-    with equal currents the one with the lowest index ranks first. It is computed in the dtype of the
-    arguments, whatever autocast says, and added up in float64.
+    with equal currents the one with the lowest index ranks first. The product that ranks the units runs in
+    the dtype that autocast asks for; all else is computed in that of the arguments and added up in float64.
 
     Args:
         patches: v, shape (P, D), of any norm: they are scaled to unit p-norm here. Patches of zeros change
@@ -88,7 +89,7 @@ def check_plasticity(num_filters: int, p: float, m: int, delta: float, ranking: 
     Raises:
         SettingError: naming the one that cannot work.
     """
-    require(p >= 2, "p", p, "must be at least 2")
+    require(2 <= p < math.inf, "p", p, "must be finite and at least 2")
     require(2 <= m <= num_filters, "m", m, f"must be between 2 and the number of filters, {num_filters}")
     require(0 <= delta < math.inf, "delta", delta, "must be at least 0")
     require(ranking in get_args(RankingName), "ranking", ranking, f"must be one of {get_args(RankingName)}")
@@ -98,13 +99,16 @@ def _update(
     chunks: Iterable[Tensor], filters: Tensor, p: float, m: int, delta: float, ranking: RankingName
 ) -> Tensor:
     """The update of patches (n, D) that have unit norm, a chunk at a time."""
+    dtype = product_dtype(filters)
     with torch.autocast(filters.device.type, enabled=False):
         weights = signed_power(filters, p)
         if ranking == "activity":
             weights = weights / _scales(filters, p)
+        weights = weights.to(dtype)
         first, opposed = torch.zeros(2, *filters.shape, dtype=torch.float64, device=filters.device)
         for patches in chunks:
-            for total, units in zip((first, opposed), _learners(weights @ patches.T, m), strict=True):
+            scores = (weights @ patches.T.to(dtype)).to(filters.dtype)
+            for total, units in zip((first, opposed), _learners(scores, m), strict=True):
                 total += torch.zeros_like(filters).index_add_(0, units, patches)
         # The rule is linear in v, so the sum over a unit's patches goes through it as one patch would.
         attracted, exact = first - delta * opposed, filters.double()
@@ -119,8 +123,8 @@ def _scales(filters: Tensor, p: float) -> Tensor:
 
 
 def _power(size: Tensor, exponent: float) -> Tensor:
-    """Elements ≥ 0 to a power of at least 1; whole powers by multiplication, several times faster."""
-    whole = exponent == int(exponent)
+    """Elements ≥ 0 to a power of at least 1; small whole powers by multiplication, several times faster."""
+    whole = exponent == int(exponent) and exponent <= 8
     return functools.reduce(torch.mul, [size] * int(exponent)) if whole else size.pow(exponent)
 
 

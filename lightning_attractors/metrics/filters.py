@@ -25,6 +25,7 @@ def f_score(filters: Tensor, p: float, tolerance: float = 1e-6) -> float:
     """Share of :func:`converged_filters`, in [0, 1] (Torvik, 2023, section 8.1.1).
 
     Example:
+        >>> import torch
         >>> f_score(torch.tensor([[0.6, 0.8], [-0.6, 0.8], [0.3, 0.4], [-0.6, -0.8]]), p=2)
         0.25
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -59,7 +60,7 @@ class KrotovHopfield(ConvolutionalClassifier):
         image_shape: shape (C, H, W) of the images.
         grid: K, the side of the square that K² filters form, at least 2.
         kernel_size: side w of a filter, from 1 to the smaller side of the image.
-        p: exponent of the norm, at least 2.
+        p: exponent of the norm, in [2, 8].
         m: rank of the filter that is pushed away from a patch, from 2 to K².
         delta: how strongly it is, Δ, at least 0.
         ranking: by ``current`` or by ``activity``.
@@ -137,8 +138,9 @@ class KrotovHopfield(ConvolutionalClassifier):
             lr_scheduler=lr_scheduler,
             lr_interval=lr_interval,
         )
+        require(grid >= 2, "grid", grid, "must be at least 2")
         check_plasticity(grid**2, p, m, delta, ranking)
-        require(filter_lr > 0, "filter_lr", filter_lr, "must be above 0")
+        require(0 < filter_lr < math.inf, "filter_lr", filter_lr, "must be above 0 and finite")
         require(seed >= 0, "seed", seed, "must be at least 0")
         self.m, self.delta, self.ranking, self.seed = m, delta, ranking, seed
         self._rate = partial(
@@ -233,11 +235,18 @@ def _read_filters(path: str, like: Tensor, p: float) -> Tensor:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         filters, theirs = content["filters"], content["p"]
+        shapes = tuple(filters.shape), tuple(like.shape)
     except OSError as error:
         raise SettingError("filters_from", path, f"cannot be read ({error.strerror})") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise SettingError("filters_from", path, "must be a file of save_filters, and whole") from error
-    shapes = tuple(filters.shape), tuple(like.shape)
     problem = f"holds filters of shape {shapes[0]}, this model needs shape {shapes[1]}"
     require(shapes[0] == shapes[1], "filters_from", path, problem)
     require(theirs == p, "filters_from", path, f"holds filters learned with p={theirs}, this model has p={p}")

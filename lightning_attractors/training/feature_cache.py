@@ -38,7 +38,9 @@ class FeatureCache:
         dataset = getattr(trainer.train_dataloader, "dataset", None)
         if not hasattr(module, "frozen_features"):
             rank_zero_info(f"no feature cache: {type(module).__name__} has no frozen part")
-        elif getattr(dataset, "is_random", True):
+        elif not hasattr(dataset, "is_random"):
+            rank_zero_info("no feature cache: the training set cannot serve features")
+        elif dataset.is_random:
             rank_zero_info("no feature cache: training images change from epoch to epoch")
         else:
             self._fill(trainer, module, dataset)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from lightning_attractors.errors import require
 from lightning_attractors.training.feature_cache import FeatureCache
@@ -181,6 +181,11 @@ class _Phases(Callback):
         epochs, steps = trainer.filter_epochs, trainer.classifier_steps
         if stage != "fit" or epochs == 0:
             return
+        for callback in trainer.callbacks:
+            if isinstance(callback, EarlyStopping):
+                own = getattr(callback, "_check_on_train_epoch_end", False)
+                valid = "must be false with filter_epochs: no metric is logged in them"
+                require(own is False, "EarlyStopping.check_on_train_epoch_end", own, valid)
         name = type(pl_module).__name__
         require(hasattr(pl_module, "filter_phase"), "filter_epochs", epochs, f"must be 0: {name} learns none")
         takes_part = hasattr(trainer.datamodule, "batch_size")
@@ -207,13 +212,18 @@ class _Phases(Callback):
             # A frequency that no count reaches: a scheduler that waits.
             config.frequency = sys.maxsize if trainer.learns_filters else frequency
         if not trainer.learns_filters:
+            # A run that is resumed from the last step of the filter phase never saw the end of that epoch.
+            self._save_filters(trainer, pl_module, missing=True)
             self.cache.fill(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        last = trainer.current_epoch == trainer.filter_epochs - 1
-        if last and trainer.checkpoint_callbacks and not trainer.fast_dev_run:
+        if trainer.current_epoch == trainer.filter_epochs - 1:
+            self._save_filters(trainer, pl_module)
+
+    def _save_filters(self, trainer: Any, pl_module: Any, missing: bool = False) -> None:
+        if trainer.filter_epochs and trainer.checkpoint_callbacks and not trainer.fast_dev_run:
             path = trainer.run_folder / "filters.pt"
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and not (missing and path.exists()):
                 pl_module.save_filters(path)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
