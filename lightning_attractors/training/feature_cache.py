@@ -35,7 +35,7 @@ class FeatureCache:
         if self._asked or self.budget_gb == 0:
             return
         self._asked = True
-        dataset = getattr(trainer.train_dataloader, "dataset", None)
+        dataset: Any = getattr(trainer.train_dataloader, "dataset", None)
         if not hasattr(module, "frozen_features"):
             rank_zero_info(f"no feature cache: {type(module).__name__} has no frozen part")
         elif not hasattr(dataset, "is_random"):
