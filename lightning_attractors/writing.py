@@ -1,10 +1,12 @@
-"""Files that are whole or not there at all."""
+"""Where a run's files go, and files that are whole or not there at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+
+import lightning as L
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -20,3 +22,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         os.unlink(aside)
         raise
+
+
+def run_folder(trainer: L.Trainer) -> Path:
+    """The folder that holds everything this run leaves.
+
+    It is the logger's folder, or the trainer's root folder without a logger. Call it on every rank: finding
+    it out is a collective operation.
+    """
+    return Path(trainer.log_dir or trainer.default_root_dir)

@@ -2,60 +2,23 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import HERE, RUN, empty_folder, refused, run, spawn  # noqa: F401
 from data_files import write_cifar10, write_mnist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_attractors.__main__ import main
 from lightning_attractors.models import SANODE
 
-HERE = Path(__file__).parent
 PAIRS = sorted(path.stem for path in (HERE / "configs").glob("*.yaml"))
 LETTERS = ["--config", str(HERE / "configs" / "sa_node_letters.yaml")]
 CVFR_LETTERS = ["--config", str(HERE / "configs" / "cvfr_letters.yaml")]
-RUN = Path("runs/test/version_0")
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    # Lightning exports these for worker processes; a run must not inherit them from the run before.
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
-
-
-def run(*arguments):
-    """Run the command line in this process."""
-    before = sys.argv
-    sys.argv = ["lightning_attractors", *map(str, arguments)]
-    try:
-        main()
-    finally:
-        sys.argv = before
-
-
-def spawn(*arguments):
-    """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "lightning_attractors", *map(str, arguments)]
-    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
-
-
-def refused(*arguments):
-    """The one line with which the command line refuses the arguments."""
-    with pytest.raises(SystemExit) as caught:
-        run(*arguments)
-    assert caught.value.code not in (0, None)
-    message = str(caught.value.code)
-    assert message.startswith("error: ")
-    assert "\n" not in message
-    return message
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def weights(path):

@@ -26,7 +26,7 @@ class EulerStep(ABC):
 
     @abstractmethod
     def pull_back(self, x: Tensor, adjoint: Tensor, coupled: Tensor, gradients: list[Tensor]) -> Tensor:
-        """L (1 + Δt r′(x)) + ``coupled`` s′(x); adds the parameters' share of ⟨l, x⁺⟩ to ``gradients``."""
+        """∂L/∂x = l (1 + Δt r′(x)) + ``coupled`` s′(x); adds ∂⟨l, x⁺⟩/∂parameters to ``gradients``."""
 
 
 class CoupledField(ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -32,9 +33,9 @@ class _Share(Metric):
         """The share, in [0, 1]."""
         return self.hits / self.total
 
+    @abstractmethod
     def _counts(self, states: Tensor, attractors: Tensor) -> Tensor:
         """Which of the states count, shape (B,), boolean."""
-        raise NotImplementedError
 
 
 class AttractorAccuracy(_Share):

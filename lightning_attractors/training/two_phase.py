@@ -6,7 +6,6 @@ import math
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -15,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from lightning_attractors.errors import require
 from lightning_attractors.training.feature_cache import FeatureCache
+from lightning_attractors.writing import run_folder
 
 FilterPrecision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
@@ -164,11 +164,6 @@ class TwoPhaseTrainer(L.Trainer):
     def reload_dataloaders_every_n_epochs(self, value: int) -> None:
         self._reload_every_n_epochs = value
 
-    @property
-    def run_folder(self) -> Path:
-        """Where the run's files go; the same on every rank, and to be asked for on every rank."""
-        return Path(self.log_dir or self.default_root_dir)
-
 
 class _Phases(Callback):
     """Tells the module, the schedulers and the cache which phase it is."""
@@ -222,7 +217,7 @@ class _Phases(Callback):
 
     def _save_filters(self, trainer: Any, pl_module: Any, missing: bool = False) -> None:
         if trainer.filter_epochs and trainer.checkpoint_callbacks and not trainer.fast_dev_run:
-            path = trainer.run_folder / "filters.pt"
+            path = run_folder(trainer) / "filters.pt"
             if trainer.is_global_zero and not (missing and path.exists()):
                 pl_module.save_filters(path)
 

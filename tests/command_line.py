@@ -1,0 +1,49 @@
+"""The real command line, in this process or in one of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_attractors.__main__ import main
+
+HERE = Path(__file__).parent
+RUN = Path("runs/test/version_0")
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """The test runs in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    # Lightning exports these for worker processes; a run must not inherit them from the run before.
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+def run(*arguments):
+    """Run the command line in this process."""
+    before = sys.argv
+    sys.argv = ["lightning_attractors", *map(str, arguments)]
+    try:
+        main()
+    finally:
+        sys.argv = before
+
+
+def spawn(*arguments):
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "lightning_attractors", *map(str, arguments)]
+    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+
+
+def refused(*arguments):
+    """The one line with which the command line refuses the arguments."""
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code not in (0, None)
+    message = str(caught.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
