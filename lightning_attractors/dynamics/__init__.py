@@ -29,12 +29,11 @@ from lightning_attractors.dynamics.patterns import block_patterns, random_patter
 from lightning_attractors.dynamics.plasticity import (
     KHConv2d,
     RankingName,
-    ScheduleName,
     check_plasticity,
-    learning_rate,
     normalized_update,
     plasticity_update,
 )
+from lightning_attractors.dynamics.schedules import ScheduleName, learning_rate
 
 __all__ = [
     "STEPS",
