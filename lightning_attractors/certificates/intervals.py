@@ -40,4 +40,6 @@ def margins(layers: nn.Module, head: nn.Linear, lower: Tensor, upper: Tensor, la
     center, radius = (lower + upper) / 2, (upper - lower) / 2
     weight = head.weight[labels][:, None] - head.weight
     offset = 0 if head.bias is None else head.bias[labels][:, None] - head.bias
-    return torch.einsum("bkn,bn->bk", weight, center) + offset - torch.einsum("bkn,bn->bk", weight.abs(), radius)
+    return (
+        torch.einsum("bkn,bn->bk", weight, center) + offset - torch.einsum("bkn,bn->bk", weight.abs(), radius)
+    )
