@@ -1,8 +1,8 @@
 """One LightningModule per family of models."""
 
 from lightning_attractors.models.attractor import AttractorClassifier
-from lightning_attractors.models.backprop_cnn import BackpropCNN
 from lightning_attractors.models.backbones import ConvBackbone, ResNet18Features
+from lightning_attractors.models.backprop_cnn import BackpropCNN
 from lightning_attractors.models.base import Classifier
 from lightning_attractors.models.cvfr import CVFR
 from lightning_attractors.models.interval_training import IntervalTraining

@@ -67,8 +67,8 @@ class ResNet18Features(ResNet):
     def __init__(self, weights: str | None = None, frozen: bool = False) -> None:
         super().__init__(BasicBlock, [2, 2, 2, 2])
         self.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-        self.maxpool = nn.Identity()  # type: ignore[assignment]
-        self.fc = nn.Identity()  # type: ignore[assignment]
+        self.maxpool = nn.Identity()
+        self.fc = nn.Identity()
         self.frozen = frozen
         if weights is not None:
             self._load(weights)

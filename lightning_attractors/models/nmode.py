@@ -18,7 +18,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_attractors.certificates import finite_time_gain, margins, propagate, published_gain
-from lightning_attractors.dynamics import FlowMap, NMODELayer, keyed_generator
+from lightning_attractors.dynamics import NMODELayer, keyed_generator
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
@@ -161,7 +161,7 @@ class NMODE(CrossEntropyClassifier):
         return functional.cross_entropy(self(images), labels)
 
     def attacked(self, images: Tensor, *key: int) -> Tensor:
-        """The images that TRADES finds around these, whose random start is a function of its seed and the key."""
+        """The images that TRADES finds around these; its random start is a function of its seed and the key."""
         assert self.trades is not None
         generator = keyed_generator(self.device, self.trades.seed, self.global_rank, *key)
         with evaluating(self):
@@ -206,8 +206,8 @@ class NMODE(CrossEntropyClassifier):
 
     def exact_margins(self, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         """:meth:`margins` in float64, rounding included: what is above 0 is proved."""
-        twin = copy.deepcopy(nn.ModuleList([self.features, self.head])).double().eval()
-        features, head = twin
+        features, head = (copy.deepcopy(part).double().eval() for part in (self.features, self.head))
+        assert isinstance(head, nn.Linear)
         images = images.double()
         lower, upper = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):

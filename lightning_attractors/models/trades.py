@@ -60,7 +60,7 @@ class TRADES:
         """
         with torch.inference_mode(False), torch.enable_grad():
             images = images.clone() if images.is_inference() else images.detach()
-            # Not under no_grad: autocast would keep weights that it has rounded there, and they have no gradient.
+            # Not under no_grad: autocast would go on using the rounded weights, which then have no gradient.
             target = model(images).detach().float().log_softmax(dim=1)
             start = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
             attacked = (images + _START * start).clamp(0, 1)
