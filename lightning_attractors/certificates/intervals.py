@@ -34,9 +34,7 @@ from lightning_attractors.errors import SettingError, require
 Interval = tuple[Tensor, Tensor]
 
 
-def linf_box(
-    images: Tensor, strength: float | Tensor, bounds: tuple[float, float] | None = None
-) -> Interval:
+def linf_box(images: Tensor, strength: float | Tensor, bounds: tuple[float, float] | None = None) -> Interval:
     """All images within ``strength`` of each pixel, as their lower and upper ends.
 
     Args:
@@ -84,7 +82,9 @@ def propagate(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
         (-2.0, 0.0)
     """
     dtypes = (torch.float32, torch.float64)
-    require(lower.dtype in dtypes and upper.dtype == lower.dtype, "lower", lower.dtype, f"must be of {dtypes}")
+    require(
+        lower.dtype in dtypes and upper.dtype == lower.dtype, "lower", lower.dtype, f"must be of {dtypes}"
+    )
     with torch.autocast(lower.device.type, enabled=False):
         return _propagate(module, lower, upper)
 
@@ -248,7 +248,9 @@ def _parameters(module: Any, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _require_eval(module: nn.Module, fixed: bool) -> None:
-    require(fixed, "module", type(module).__name__, "must be in eval mode, with running statistics if it has any")
+    require(
+        fixed, "module", type(module).__name__, "must be in eval mode, with running statistics if it has any"
+    )
 
 
 _RULES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Interval]] = {

@@ -261,7 +261,9 @@ def certified_accuracy(radii: Tensor, correct: Tensor, strengths: Sequence[float
 
 
 def _flow(layer: NMODELayer) -> FlowMap:
-    require(isinstance(layer.flow, FlowMap), "layer", type(layer.flow).__name__, "must have a FlowMap as flow")
+    require(
+        isinstance(layer.flow, FlowMap), "layer", type(layer.flow).__name__, "must have a FlowMap as flow"
+    )
     return layer.flow
 
 
