@@ -13,6 +13,7 @@ from lightning_attractors.callbacks import StabilityCertificate
 
 _METRICS = {
     "test/accuracy": "test accuracy",
+    "test/certified_accuracy": "certified accuracy",
     "test/accuracy_spread": "sd over realisations",
     "test/distance_accuracy": "accuracy by distance",
     "test/attractor_accuracy": "attractor accuracy H",

@@ -1,4 +1,4 @@
-"""The layer of nmODE (Luo, He and Yi, 2024): a linear map, then the flow."""
+"""NMODELayer: W x + b, then the flow map."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from lightning_attractors.dynamics.flow_map import FlowMap
 
 
 class NMODELayer(nn.Module):
-    """x ↦ Y(Wx + b), where Y is the flow map of ẏ = −λy + sin²(y + γ), y(0) = 0.
+    """y(t̄) of ẏ = −λy + sin²(y + W x + b), y(0) = 0.
 
     Args:
-        in_features: number of inputs.
+        in_features: size of x.
         out_features: number of neurons.
         decay: λ, above 0.
         time: t̄, above 0.
@@ -22,7 +22,12 @@ class NMODELayer(nn.Module):
         self.linear = nn.Linear(in_features, out_features)
         self.flow = FlowMap(decay, time)
 
+    @property
+    def integration(self) -> str:
+        """What integrates, in one line."""
+        return f"flow map, λ = {self.flow.decay:g}, t̄ = {self.flow.time:g}"
+
     def forward(self, x: Tensor) -> Tensor:
-        """y(t̄), shape (..., out_features), of inputs (..., in_features)."""
+        """y(t̄) (…, out_features) of x (…, in_features)."""
         result: Tensor = self.flow(self.linear(x))
         return result

@@ -17,7 +17,14 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_attractors.certificates import finite_time_gain, margins, propagate, published_gain
+from lightning_attractors.certificates import (
+    finite_time_gain,
+    interval_verified,
+    linf_box,
+    margins,
+    propagate,
+    published_gain,
+)
 from lightning_attractors.dynamics import NMODELayer, keyed_generator
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
@@ -50,7 +57,8 @@ class NMODE(CrossEntropyClassifier):
             the attack that is trained against, chooses the best checkpoint.
         intervals: how to train against interval bounds, if at all; then ``val/certified_accuracy``, at the
             target ε and computed in the precision of the weights, chooses the best checkpoint.
-            ``test/certified_accuracy`` is the proven one: computed in float64, rounding included.
+            ``test/certified_accuracy`` is the proved one, of
+            :func:`~lightning_attractors.certificates.interval_verified`.
         optimizer: makes the optimiser of the parameters.
         optimizers: optimisers of parameters whose name starts with the key, such as ``layer``.
         lr_scheduler: makes the learning-rate scheduler from the optimiser.
@@ -161,7 +169,7 @@ class NMODE(CrossEntropyClassifier):
         return functional.cross_entropy(self(images), labels)
 
     def attacked(self, images: Tensor, *key: int) -> Tensor:
-        """The images that TRADES finds around these; its random start is a function of its seed and the key."""
+        """What TRADES finds around images, from a random start that is a function of its seed and the key."""
         assert self.trades is not None
         generator = keyed_generator(self.device, self.trades.seed, self.global_rank, *key)
         with evaluating(self):
@@ -178,12 +186,10 @@ class NMODE(CrossEntropyClassifier):
     def margins(self, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         """Lower bounds of logit_label − logit_j over the L∞ ball of radius ε in [0, 1], shape (B, K).
 
-        In the precision of the weights, also under autocast, which bounds of this kind would not survive.
+        For images in [0, 1]; in their precision, also under autocast, so that in float32 nothing is proved.
         """
-        images = images.to(self.head.weight.dtype)
-        lower, upper = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
-        with torch.autocast(images.device.type, enabled=False):
-            return margins(self.features, self.head, lower, upper, labels)
+        lower, upper = (end.clamp(0, 1) for end in linf_box(images, epsilon))
+        return margins(self.features, self.head, lower, upper, labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
@@ -200,18 +206,10 @@ class NMODE(CrossEntropyClassifier):
         super().test_step(batch, batch_idx)
         if self.intervals is not None:
             images, labels = batch
-            certified = is_certified(self.exact_margins(images, labels, self.intervals.epsilon), labels)
+            parts, epsilon = (self.features, self.head), self.intervals.epsilon
+            certified = interval_verified(*parts, images, labels, epsilon, bounds=(0.0, 1.0))
             self.test_certified_accuracy.update(certified.float())
             self.log("test/certified_accuracy", self.test_certified_accuracy, on_epoch=True)
-
-    def exact_margins(self, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-        """:meth:`margins` in float64, rounding included: what is above 0 is proved."""
-        features, head = (copy.deepcopy(part).double().eval() for part in (self.features, self.head))
-        assert isinstance(head, nn.Linear)
-        images = images.double()
-        lower, upper = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            return margins(features, head, lower, upper, labels)
 
     def tau(self) -> Tensor:
         """τ = max_i Σ_j |w_ij|, the L∞ norm of W."""
