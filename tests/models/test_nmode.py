@@ -1,5 +1,6 @@
 """NMODE: losses against formulas, nmODE+, TRADES and interval training, backbones that fit or do not."""
 
+import copy
 import math
 
 import numpy as np
@@ -85,23 +86,24 @@ def test_the_penalty_is_the_largest_row_sum_and_pushes_that_row_down():
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_clip_holds_at_the_start_and_after_every_step(tmp_path, precision):
     model = small(clip=0.05, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=30.0))
-    assert model.layer.linear.weight.abs().max() == pytest.approx(0.05)
+    assert model.layer.linear.weight.abs().max().item() == pytest.approx(0.05)
     seen = []
     model.on_before_zero_grad = lambda _: seen.append(model.layer.linear.weight.abs().max().item())
     fit(model, tmp_path, precision=precision)
     assert seen
     assert max(seen) <= 0.05 + 1e-9
     assert (model.layer.linear.weight.abs() == torch.tensor(0.05)).double().mean() > 0.3
-    assert model.head.weight.abs().max() > 0.05
+    assert model.head.weight.abs().max().item() > 0.05
 
 
 def test_the_clip_holds_for_weights_that_were_trained_without(tmp_path):
     trainer = fit(small(), tmp_path)
     trainer.save_checkpoint(tmp_path / "free.ckpt")
-    model = small(clip=0.01)
-    resumed = quiet_trainer(tmp_path, [], max_epochs=1)
+    model, seen = small(clip=0.01), []
+    model.on_train_batch_start = lambda *_: seen.append(model.layer.linear.weight.abs().max().item())
+    resumed = quiet_trainer(tmp_path, [], max_epochs=2)
     resumed.fit(model, loader(), ckpt_path=tmp_path / "free.ckpt", weights_only=False)
-    assert model.layer.linear.weight.abs().max() <= 0.0101
+    assert seen == pytest.approx([0.01] * 3)
 
 
 def transcribed_trades(model, x, y, generator, step_size, epsilon, steps, beta):
@@ -131,7 +133,8 @@ def test_trades_is_the_authors_loss():
     images, labels = batch()
     images = images.double()
     key = (7, 0, 0, 5, 2)  # seed, rank, stream, step, batch
-    expected = transcribed_trades(model, images, labels, keyed_generator(CPU, *key), 0.03, 0.1, 4, 3.0)
+    twin = copy.deepcopy(model)  # the transcription moves its statistics
+    expected = transcribed_trades(twin, images, labels, keyed_generator(CPU, *key), 0.03, 0.1, 4, 3.0)
     attacked = model.attacked(images, *key[2:])
     loss = trades.loss(model(images), model(attacked), labels)
     torch.testing.assert_close(loss, expected)
