@@ -25,7 +25,7 @@ from lightning_attractors.certificates import (
     propagate,
     published_gain,
 )
-from lightning_attractors.dynamics import NMODELayer, keyed_generator
+from lightning_attractors.dynamics import FlowMap, NMODELayer, keyed_generator
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
@@ -229,18 +229,19 @@ class NMODE(CrossEntropyClassifier):
         """
         layer = self._neurons()
         flow = layer.flow
+        assert isinstance(flow, FlowMap)
         tau = float(layer.linear.weight.detach().double().abs().sum(dim=1).max())
         bounds = {
-            "decay": float(flow.decay),
-            "time": float(flow.time),
-            "exact_gain": float(flow.gain),
-            "finite_time_gain": finite_time_gain(float(flow.decay), float(flow.time)),
+            "decay": flow.decay,
+            "time": flow.time,
+            "exact_gain": flow.gain,
+            "finite_time_gain": finite_time_gain(flow.decay, flow.time),
         }
         if flow.decay > 1:
-            bounds["published_gain"] = published_gain(float(flow.decay))
+            bounds["published_gain"] = published_gain(flow.decay)
         # the sum of n numbers is rounded by less than n units in the last place
         rounding = 1 + layer.linear.in_features * torch.finfo(torch.float64).eps
-        return bounds | {"tau": tau, "layer_bound": tau * float(flow.gain) * rounding}
+        return bounds | {"tau": tau, "layer_bound": tau * flow.gain * rounding}
 
     def _neurons(self) -> NMODELayer:
         if isinstance(self.layer, NMODELayer):
@@ -287,8 +288,6 @@ def _check(width: int, decay: float, time: float, clip: float | None, gain_penal
     require(0 <= gain_penalty < math.inf, "gain_penalty", gain_penalty, valid)
     require(width > 0 or clip is None, "clip", clip, "must be null where width is 0")
     require(width > 0 or gain_penalty == 0, "gain_penalty", gain_penalty, "must be 0 where width is 0")
-    if width > 0 and decay <= 1:
-        rank_zero_warn(f"decay={decay:g}: at most 1, so that this model cannot be certified")
 
 
 def _count_features(backbone: nn.Module, image_shape: tuple[int, int, int]) -> int:
