@@ -1,8 +1,8 @@
 """Does a trained NMODE withstand attacks, and do its certificates? ``python examples/nmode_attacks.py RUN``.
 
 RUN is the folder of a run, such as ``runs/nmode_mnist/version_0``. Attacks the best checkpoint on the first
-test images within L∞ distance δ and prints one table: accuracies under attack, and shares of images whose class
-is proved to stay within δ. Then it searches every attacked image for one that lies inside a certificate and yet
+test images within L∞ distance δ and prints one table: accuracies under attack, and shares of images whose
+class is proved to stay within δ. Then it looks for an attacked image that lies inside a certificate and yet
 has another class; if there is one, it is printed, and the exit code is 1. Writes nothing.
 
 APGD, Square and AutoAttack take hours for 10 000 images on two cores; ``--attacks pgd,fgsm`` takes minutes.

@@ -110,7 +110,7 @@ def transcribed_trades(model, x, y, generator, step_size, epsilon, steps, beta):
     """``trades_loss`` of the authors' repository, distance ``l_inf``, with a generator."""
     criterion = nn.KLDivLoss(reduction="sum")
     model.eval()
-    x_adv = x.detach() + 0.001 * torch.randn(x.shape, generator=generator)
+    x_adv = x.detach() + 0.001 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
     x_adv = torch.clamp(x_adv, 0.0, 1.0)
     for _ in range(steps):
         x_adv.requires_grad_()
