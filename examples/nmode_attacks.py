@@ -144,8 +144,8 @@ def masking(withstood: dict[str, Tensor]) -> str:
     only_square, only_gradients = int((survivors & ~square).sum()), int((~survivors & square).sum())
     masked = only_square - only_gradients > 2 * (only_square + only_gradients) ** 0.5
     return (
-        f"{'Gradients ARE masked' if masked else 'No sign of masked gradients'}: Square, without gradients, "
-        f"breaks {only_square} images that no attack with gradients breaks, and spares {only_gradients} others."
+        f"{'Gradients ARE masked' if masked else 'No sign of masked gradients'}: beside attacks with gradients, Square "
+        f"breaks {only_square} images that they all spare, and spares {only_gradients} that they break."
     )
 
 
