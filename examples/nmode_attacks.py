@@ -143,9 +143,10 @@ def masking(withstood: dict[str, Tensor]) -> str:
     survivors, square = torch.stack(with_gradients).all(dim=0), withstood["square"]
     only_square, only_gradients = int((survivors & ~square).sum()), int((~survivors & square).sum())
     masked = only_square - only_gradients > 2 * (only_square + only_gradients) ** 0.5
+    verdict = "Gradients ARE masked" if masked else "No sign of masked gradients"
     return (
-        f"{'Gradients ARE masked' if masked else 'No sign of masked gradients'}: beside attacks with gradients, Square "
-        f"breaks {only_square} images that they all spare, and spares {only_gradients} that they break."
+        f"{verdict}: beside attacks with gradients, Square breaks {only_square} images that they all spare, "
+        f"and spares {only_gradients} that they break."
     )
 
 
