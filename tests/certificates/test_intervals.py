@@ -55,14 +55,14 @@ def boxes(strength):
     return inner_box(images, strength * torch.rand(4).double())
 
 
-@pytest.mark.parametrize("strength", [1e-4, 0.1, 1.0])
+@pytest.mark.parametrize("strength", [1e-4, 0.3])
 @pytest.mark.parametrize("name", LAYERS | NETWORKS)
 def test_no_input_leaves_the_bounds(name, strength):
     module = (LAYERS | NETWORKS)[name]()
     low, high = boxes(strength)
     lower, upper = (end.detach().flatten(1) for end in propagate(module, low.double(), high.double()))
     assert bool((lower < upper).any())
-    for k in torch.randperm(lower.shape[1])[:4].tolist():
+    for k in torch.randperm(lower.shape[1])[:2].tolist():
 
         def output(x, k=k):
             return module(x.clone()).flatten(1)[:, k]
@@ -77,14 +77,15 @@ def test_bounds_of_one_layer_are_attained(name):
     module = LAYERS[name]()
     low, high = boxes(0.5)
     low, high = low[:1], high[:1]
-    lower, upper = (end.flatten(1) for end in propagate(module, low.double(), high.double()))
+    lower, upper = (end.detach().flatten(1) for end in propagate(module, low.double(), high.double()))
     slopes = torch.func.jacrev(lambda x: module(x.clone()).flatten())((low + high) / 2).flatten(1)
     if isinstance(module, nn.MaxPool2d | nn.ReLU):
         slopes = torch.ones_like(slopes)
+    slopes = slopes.detach()
     for k, slope in enumerate(slopes.view(-1, *low.shape)):
         best, worst = torch.where(slope > 0, high, low), torch.where(slope > 0, low, high)
-        assert module(best.clone()).flatten()[k] == pytest.approx(upper[0, k].item(), abs=1e-3)
-        assert module(worst.clone()).flatten()[k] == pytest.approx(lower[0, k].item(), abs=1e-3)
+        assert module(best.clone()).flatten()[k].item() == pytest.approx(upper[0, k].item(), abs=1e-3)
+        assert module(worst.clone()).flatten()[k].item() == pytest.approx(lower[0, k].item(), abs=1e-3)
 
 
 def test_the_flow_layer_is_exact_for_each_neuron():
@@ -122,8 +123,10 @@ def test_float32_rounding_of_sums_is_covered_and_not_by_much_more(size, exponent
     assert bool((upper - lower <= 1.01 * room).all())
 
 
-@pytest.mark.parametrize(("decay", "time"), [(3.0, 0.05), (3.0, 1.0), (1.5, 5.0)])
-@pytest.mark.parametrize("span", [1.0, 50.0, 1000.0])
+@pytest.mark.parametrize(
+    ("decay", "time", "span"),
+    [(3.0, 0.05, 50.0), (3.0, 1.0, 1.0), (3.0, 1.0, 50.0), (3.0, 1.0, 1000.0), (1.5, 5.0, 50.0)],
+)
 def test_float32_rounding_of_the_flow_is_covered(decay, time, span):
     flow = FlowMap(decay, time)
     gamma = span * (2 * torch.rand(2000) - 1)
@@ -143,26 +146,25 @@ def test_margins_fold_the_head_into_differences():
     assert bool((found > apart)[found != 0].all())
     assert bool((found.gather(1, labels[:, None]) == 0).all())
     # rows that are equal differ by their biases, whatever the input
-    gap = float(head.bias[0] - head.bias[1])
+    gap = float((head.bias[0] - head.bias[1]).detach())
     assert found[0, 1].item() == pytest.approx(gap, abs=1e-5)
     assert found[1, 0].item() == pytest.approx(-gap, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dense", "max-pooled"])
-def test_margins_are_beaten_by_no_search_and_nearly_reached(name):
-    layers, labels = NETWORKS[name](), torch.tensor([0, 1, 2, 0])
-    head = nn.Linear(propagate(layers, *boxes(0.1))[0].shape[1], 3)
+def test_margins_are_beaten_by_no_search_and_nearly_reached():
+    layers, head, labels = NETWORKS["dense"](), nn.Linear(6, 3), torch.tensor([0, 1, 2, 0])
     low, high = boxes(0.02)
-    found = margins(layers, head, low.double(), high.double(), labels)
+    found = margins(layers, head, low.double(), high.double(), labels).detach()
     for j in range(3):
 
         def lead(x, j=j):
             logits = head(layers(x))
             return logits.gather(1, labels[:, None])[:, 0] - logits[:, j]
 
-        reached = smallest(lead, low, high).double()
+        reached = smallest(lead, low, high, 4, 8).double()
         assert bool((reached >= found[:, j]).all())
-        assert bool((lead((low + high) / 2) - reached >= 0.2 * (lead((low + high) / 2) - found[:, j])).all())
+        middle = lead((low + high) / 2).detach()
+        assert bool((middle - reached >= 0.2 * (middle - found[:, j])).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
