@@ -1,4 +1,4 @@
-"""A search for counterexamples to certificates, in float32 as the network runs, strictly inside the certified set."""
+"""A search for counterexamples to certificates, in float32 as the network runs, never outside the set."""
 
 import torch
 
@@ -16,7 +16,7 @@ def inner_box(images, radii, bounds=None):
 
 
 def smallest(score, low, high, restarts=6, steps=12):
-    """The smallest score (B,) found in boxes: random points, vertices, gradient descent and line searches to them.
+    """The smallest score (B,) found in boxes: random points, vertices, gradient descent and line searches.
 
     Args:
         score: takes inputs (B, ...), gives the number of each to make small, differentiably.

@@ -45,8 +45,8 @@ class StabilityCertificate(Callback):
     amplify a change of its input. They stand in ``stability.json`` under ``gain_bounds``; one that is not
     finite bounds nothing, and counts like an equilibrium that is not certified.
 
-    All numbers go to the loggers as scalars ``stability/<name>`` and to ``stability.json`` in the run's folder.
-    They are computed from a float64 copy of the module on the CPU, outside autocast, on rank 0: of the maps
+    All numbers go to the loggers as scalars ``stability/<name>``, and to ``stability.json`` in the run's
+    folder. They are computed from a float64 copy of the module on the CPU, outside autocast, on rank 0: of the maps
     in exact arithmetic, about whose fixed points lower precision adds its rounding.
 
     Args:

@@ -167,7 +167,7 @@ def test_a_radius_is_the_largest_verified_one_to_the_tolerance():
 
 
 def test_misclassified_images_have_no_radius():
-    model, images, labels = dense()
+    model, images, _ = dense()
     wrong = (model(images).argmax(dim=1) + 1) % 3
     (flatten, layer), head = model
     assert bool((interval_radii(*model, images, wrong) == 0).all())
