@@ -2,8 +2,8 @@
 
 Used in two ways. In float32 it is quick, and what a network is trained against; its bounds are as good as
 float32. In float64 it is a certificate, of the network as it really runs: the bounds hold for every output
-that torch can compute **in float32** from float32 inputs in the box, since every layer is widened by the error
-that its float32 evaluation can make (:mod:`~lightning_attractors.certificates.rounding`), and for exact
+that torch can compute **in float32** from float32 inputs in the box, since every layer is widened by the
+error that its float32 evaluation can make (:mod:`~lightning_attractors.certificates.rounding`), and for exact
 arithmetic with the same weights. Covered are sums of products in any order, on any device. Not covered are
 bfloat16, float16 and TF32, and convolutions that do not sum products (Winograd, FFT). Of a
 :class:`~lightning_attractors.dynamics.flow_map.FlowMap` in float32 no proof is given: it is taken to be
@@ -103,8 +103,8 @@ def margins(layers: nn.Module, head: nn.Linear, lower: Tensor, upper: Tensor, la
         labels: the classes, shape (B,).
 
     Returns:
-        Shape (B, K), 0 at the label. In float64, where the other entries of a row are all above 0, every image
-        of the box is classified as the label.
+        Shape (B, K), 0 at the label. In float64, where the other entries of a row are all above 0, every
+        image of the box is classified as the label.
 
     Raises:
         SettingError: as :func:`propagate`.
