@@ -45,9 +45,9 @@ class StabilityCertificate(Callback):
     amplify a change of its input. They stand in ``stability.json`` under ``gain_bounds``; one that is not
     finite bounds nothing, and counts like an equilibrium that is not certified.
 
-    All numbers go to the loggers as scalars ``stability/<name>`` and to ``stability.json`` in the run's folder.
-    They are computed from a float64 copy of the module on the CPU, outside autocast, on rank 0: of the maps
-    in exact arithmetic, about whose fixed points lower precision adds its rounding.
+    All numbers go to the loggers as scalars ``stability/<name>``, and to ``stability.json`` in the run's
+    folder. They are computed from a float64 copy of the module on the CPU, outside autocast, on rank 0: they
+    speak of the maps in exact arithmetic, about whose fixed points lower precision adds its rounding.
 
     Args:
         every_n_epochs: how often to certify while training, at least 1; the end of fit and test is always

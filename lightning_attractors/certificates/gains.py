@@ -1,8 +1,9 @@
 """How much an nmODE neuron can amplify a change of its input, whatever the weights.
 
-The sensitivity z = ∂y/∂γ of ẏ = −λy + sin²(y + γ), y(0) = 0, obeys ż = (s − λ) z + s with s = sin 2(y + γ), and
-z(0) = 0. Since |s| ≤ 1, |z| grows no faster than the solution of ẇ = −(λ − 1) w + 1, w(0) = 0. The bounds here
-are that solution; the exact sup|Y′| is :attr:`~lightning_attractors.dynamics.flow_map.FlowMap.gain`.
+The sensitivity z = ∂y/∂γ of ẏ = −λy + sin²(y + γ), y(0) = 0, obeys ż = (s − λ) z + s, z(0) = 0, with
+s = sin 2(y + γ). Since |s| ≤ 1, |z| grows no faster than the solution of ẇ = −(λ − 1) w + 1, w(0) = 0. The
+bounds here are that solution; the exact sup|Y′| is
+:attr:`~lightning_attractors.dynamics.flow_map.FlowMap.gain`.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Interval propagation: bounds on what a network can give for every input of a box.
 
 Used in two ways. In float32 it is quick, and what a network is trained against; its bounds are as good as
-float32. In float64 it is a certificate, of the network as it really runs: the bounds hold for every output that
-torch can compute **in float32** from inputs of the box, since every layer is widened by the error that its
-float32 evaluation can make (:mod:`~lightning_attractors.certificates.rounding`), and for exact arithmetic with
-the same weights. Covered are sums of products in any order, on any device. Not covered are bfloat16, float16
-and TF32, and convolutions that do not sum products (Winograd, FFT). Of a
-:class:`~lightning_attractors.dynamics.flow_map.FlowMap` in float32 no proof is given: it is taken to be within
-1e-6 of Y, at an argument off by at most 2⁻²² of it, which is tested.
+float32. In float64 it is a certificate, of the network as it really runs: the bounds hold for every output
+that torch can compute **in float32** from float32 inputs in the box, since every layer is widened by the
+error that its float32 evaluation can make (:mod:`~lightning_attractors.certificates.rounding`), and for exact
+arithmetic with the same weights. Covered are sums of products in any order, on any device. Not covered are
+bfloat16, float16 and TF32, and convolutions that do not sum products (Winograd, FFT). Of a
+:class:`~lightning_attractors.dynamics.flow_map.FlowMap` in float32 no proof is given: it is taken to be
+within 1e-6 of Y, at an argument off by at most 2⁻²² of it, which is tested.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def linf_box(images: Tensor, strength: float | Tensor, bounds: tuple[float, floa
 
 
 def propagate(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
-    """Bounds of a module's outputs over all inputs between two ends; differentiable in both and in the weights.
+    """Bounds of a module's outputs over all inputs between two ends, differentiable in ends and weights.
 
-    It knows ``Sequential``, ``Flatten``, ``Identity``, ``Linear``, ``Conv2d``, ``BatchNorm2d`` and ``Dropout``
-    in eval mode, ``ReLU``, ``MaxPool2d``, ``AvgPool2d``, ``AdaptiveAvgPool2d``, ``FlowMap``, and ``NMODELayer``
-    where that is a flow map. Weights are used in the precision of the ends, outside autocast.
+    It knows ``Sequential``, ``Flatten``, ``Identity``, ``Linear``, ``Conv2d``, ``BatchNorm2d`` and
+    ``Dropout`` in eval mode, ``ReLU``, ``MaxPool2d``, ``AvgPool2d``, ``AdaptiveAvgPool2d``, ``FlowMap``, and
+    ``NMODELayer`` where that is a flow map. Weights are used in the precision of the ends, outside autocast.
 
     Args:
         module: what is bounded.
@@ -103,15 +103,15 @@ def margins(layers: nn.Module, head: nn.Linear, lower: Tensor, upper: Tensor, la
         labels: the classes, shape (B,).
 
     Returns:
-        Shape (B, K), 0 at the label. In float64, an image whose other entries are all above 0 is classified as
-        its label, for every image in its box.
+        Shape (B, K), 0 at the label. In float64, where the other entries of a row are all above 0, every
+        image of the box is classified as the label.
 
     Raises:
         SettingError: as :func:`propagate`.
     """
     lower, upper = propagate(layers, lower, upper)
     with torch.autocast(lower.device.type, enabled=False):
-        weight, bias = _parameters(head, lower.dtype)
+        weight, bias = parameters(head, lower.dtype)
         logits = functional.linear((lower + upper) / 2, weight, bias)
         reach = for_label(functional.linear((upper - lower) / 2, spreads(weight)), labels)
         if lower.dtype == torch.float64:
@@ -131,7 +131,7 @@ def for_label(pairs: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin_error(weight: Tensor, bias: Tensor | None, sizes: Tensor, labels: Tensor) -> Tensor:
-    """Bound (B, K) of the float32 error of logit_label − logit_j, for features of sizes (B, H); 0 at the label."""
+    """Bound (B, K) of the float32 error of logit_label − logit_j, for features of sizes (B, H)."""
     errors = affine_error(weight, bias, sizes.amax(dim=1, keepdim=True))
     both = errors.gather(1, labels[:, None]) + errors
     return both.scatter(1, labels[:, None], 0.0)
@@ -171,7 +171,7 @@ def _dropout(module: nn.Dropout, lower: Tensor, upper: Tensor) -> Interval:
 
 
 def _linear(module: nn.Linear, lower: Tensor, upper: Tensor) -> Interval:
-    weight, bias = _parameters(module, lower.dtype)
+    weight, bias = parameters(module, lower.dtype)
     middle = functional.linear((lower + upper) / 2, weight, bias)
     reach = functional.linear((upper - lower) / 2, weight.abs())
     if lower.dtype == torch.float64:
@@ -181,7 +181,7 @@ def _linear(module: nn.Linear, lower: Tensor, upper: Tensor) -> Interval:
 
 
 def _conv(module: nn.Conv2d, lower: Tensor, upper: Tensor) -> Interval:
-    weight, bias = _parameters(module, lower.dtype)
+    weight, bias = parameters(module, lower.dtype)
     middle = module._conv_forward((lower + upper) / 2, weight, bias)
     reach = module._conv_forward((upper - lower) / 2, weight.abs(), None)
     if lower.dtype == torch.float64:
@@ -195,7 +195,7 @@ def _batch_norm(module: nn.BatchNorm2d, lower: Tensor, upper: Tensor) -> Interva
     _require_eval(module, not module.training and mean is not None)
     assert mean is not None
     assert variance is not None
-    weight, bias = _parameters(module, lower.dtype)
+    weight, bias = parameters(module, lower.dtype)
     mean, variance = mean.to(lower.dtype), variance.to(lower.dtype)
     scale = (variance + module.eps).rsqrt()
     scale = scale if weight is None else scale * weight
@@ -242,9 +242,10 @@ def _nmode(module: NMODELayer, lower: Tensor, upper: Tensor) -> Interval:
     return _propagate(module.flow, *_linear(module.linear, lower, upper))
 
 
-def _parameters(module: Any, dtype: torch.dtype) -> tuple[Any, Any]:
+def parameters(module: Any, dtype: torch.dtype) -> tuple[Any, Any]:
     """Weight and bias in a precision; None where there is none."""
-    return tuple(value if value is None else value.to(dtype) for value in (module.weight, module.bias))  # type: ignore[return-value]
+    weight, bias = (None if value is None else value.to(dtype) for value in (module.weight, module.bias))
+    return weight, bias
 
 
 def _require_eval(module: nn.Module, fixed: bool) -> None:

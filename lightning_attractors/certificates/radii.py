@@ -1,8 +1,8 @@
 """Certified radii: how far every image can be moved before an nmODE network may change its mind.
 
-Two ways. :func:`lipschitz_radii` divides the margin by the most that it can change per unit of distance; it is
-one forward pass, serves L∞ and L2, and is the way of the published theorem, whose gain can be put in.
-:func:`interval_radii` propagates a box and asks whether the label still wins; L∞ only, and much larger radii.
+Two ways. :func:`lipschitz_radii` divides the margin by the most that it can change per unit of distance; it
+is one forward pass, serves L∞ and L2, and is the way of the published theorem, whose gain can be put in.
+:func:`interval_radii` propagates a box and asks whether the label still wins: L∞ only, and larger radii.
 
 Both are of the network as float32 runs it, and compute in float64: see
 :mod:`~lightning_attractors.certificates.intervals` for what that covers. A distance is that between the
@@ -24,6 +24,7 @@ from lightning_attractors.certificates.intervals import (
     linf_box,
     margin_error,
     margins,
+    parameters,
     spreads,
 )
 from lightning_attractors.certificates.rounding import FLOW_VALUE_ERROR, accumulated, affine_error
@@ -51,8 +52,8 @@ def margin_constants(
     """The most that logit_i − logit_j can change per unit of distance between the layer's inputs.
 
     With W the layer's weight, V the head's and g the gain, neuron i changes by at most g‖W_i‖₁ ε for L∞ and
-    g‖W_i‖₂ ε for L2, and the margin by Σ_i |V_yi − V_ji| times that. For L2, where all neurons change together,
-    g ‖V_y − V_j‖₂ ‖W‖₂ bounds it too; the smaller one counts.
+    g‖W_i‖₂ ε for L2, and the margin by Σ_i |V_yi − V_ji| times that. For L2, where all neurons change
+    together, g ‖V_y − V_j‖₂ ‖W‖₂ bounds it too; the smaller one counts.
 
     Args:
         layer: one with a flow map.
@@ -90,9 +91,9 @@ def lipschitz_radii(
 ) -> Tensor:
     """Radius of each image within which head(layer(backbone(image))) keeps its label, by its margin.
 
-    The radius is the smallest over j of (margin_j − r_j) / (κ L_j), with L_j of :func:`margin_constants`, κ the
-    backbone's Lipschitz constant and r_j what float32 rounding in layer and head can add. Rounding in a
-    backbone is not covered, if it is not one that only rearranges its inputs, such as ``Flatten``.
+    The radius is the smallest over j of (margin_j − r_j) / (κ L_j), with L_j of :func:`margin_constants`, κ
+    the backbone's Lipschitz constant and r_j what float32 rounding in layer and head can add. Rounding in a
+    backbone is not covered: one such as ``Flatten``, which only rearranges its inputs, has none.
 
     Args:
         layer: one with a flow map.
@@ -127,16 +128,14 @@ def lipschitz_radii(
 
 
 def _sure_margins(layer: NMODELayer, head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
-    """Margins (B, K) less what float32 rounding can add to them in the layer, at these features, and the head."""
+    """Margins (B, K) less what float32 rounding in layer and head can take from them at these features."""
     flow = _flow(layer)
-    weight, bias = (None if value is None else value.double() for value in (head.weight, head.bias))
-    inner, offset = layer.linear.weight.double(), layer.linear.bias
-    offset = None if offset is None else offset.double()
+    inner, offset = parameters(layer.linear, torch.float64)
+    weight, bias = parameters(head, torch.float64)
     logits = functional.linear(flow(functional.linear(features, inner, offset)), weight, bias)
     shares = accumulated(inner.shape[1] + _FLOW_OPERATIONS) / accumulated(inner.shape[1])
     currents = shares * affine_error(inner, offset, features.abs().amax(dim=1, keepdim=True))
     outputs = flow.gain * currents + FLOW_VALUE_ERROR
-    assert weight is not None
     errors = for_label(outputs @ spreads(weight).T, labels)
     size = max(abs(flow.lowest), abs(flow.highest)) + FLOW_VALUE_ERROR
     errors = errors + margin_error(weight, bias, torch.full_like(outputs, size), labels)

@@ -2,8 +2,8 @@
 
 A sum of n products, in whatever order and with or without fused multiply-add, is off by at most
 γ_n Σ|w_k||x_k| with γ_n = nu/(1 − nu) and u = 2⁻²⁴ (Higham, Accuracy and Stability of Numerical Algorithms,
-§3.1). Here Σ|w_k||x_k| ≤ ‖w‖₁ max|x|, which costs no product: like moving the inputs by γ_n max|x|, or 5e-5 for
-the 784 pixels of an MNIST image.
+§3.1). Here Σ|w_k||x_k| ≤ ‖w‖₁ max|x|, which costs no product: like moving the inputs by γ_n max|x|, or 5e-5
+for the 784 pixels of an MNIST image.
 
 n counts a few operations more than there are. One of them, 2⁻²⁴ of the whole, covers the rounding of the
 float64 in which the certificate itself is computed, which is less than n 2⁻⁵² of it.
