@@ -1,4 +1,4 @@
-"""The mathematics in plain torch: couplings, vector fields, integrators, flow maps, noise, local plasticity."""
+"""The mathematics in plain torch: couplings, fields, integrators, flow maps, noise, local plasticity."""
 
 from lightning_attractors.dynamics.couplings import (
     Coupling,

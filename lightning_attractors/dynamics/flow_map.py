@@ -180,7 +180,7 @@ class FlowMap(Decaying):
             self._follow()
         return self._solved
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _follow(self) -> None:
         decay = self.decay
         if decay != self._solved.decay:

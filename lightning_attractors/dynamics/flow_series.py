@@ -15,7 +15,7 @@ from lightning_attractors.errors import SettingError
 
 _TOLERANCE = 1e-13
 _NOISE = 1e-15  # below this a coefficient is rounding
-_FEWEST_NODES, _MOST_NODES = 64, 16384
+_FEWEST_NODES, _MOST_NODES = 64, 8192
 _PIECE = 16384  # elements of a series evaluated at a time, so that powers of e^(2iγ) stay in the cache
 
 Coefficients = NDArray[np.complex128]
@@ -51,7 +51,7 @@ def solve_series(decay: float, time: float, sensitive: bool = False) -> FlowSeri
         sensitive: whether ∂Y/∂λ is wanted too.
 
     Raises:
-        SettingError: if the flow is too steep for a series of 8,000 modes, as at λ < 1 and a long time.
+        SettingError: if the flow is too steep for a series of 4,000 modes, as at λ < 1 and a long time.
     """
     nodes = _FEWEST_NODES
     while nodes <= _MOST_NODES:
@@ -76,7 +76,8 @@ def on_period(coefficients: Coefficients, nodes: int) -> NDArray[np.float64]:
 
 
 def on_grid(coefficients: Coefficients, start: float, spacing: float, nodes: int) -> NDArray[np.float64]:
-    """The series at start + j ``spacing``, j = 0 … ``nodes`` − 1, as one matrix product of coarse and fine phases."""
+    """The series at start + j ``spacing``, j = 0 … ``nodes`` − 1."""
+    # One matrix product of coarse and fine phases, instead of a sum for every node.
     width = math.isqrt(nodes) + 1
     phases = 2j * np.arange(len(coefficients))
     coarse = np.exp(np.outer(start + width * spacing * np.arange(width), phases)) * coefficients
@@ -86,7 +87,7 @@ def on_grid(coefficients: Coefficients, start: float, spacing: float, nodes: int
 
 
 class Series(torch.autograd.Function):
-    """The derivative of some order of a series, elementwise in float64, differentiable any number of times."""
+    """A derivative of a series, elementwise in float64; differentiable any number of times."""
 
     @staticmethod
     def forward(gamma: Tensor, coefficients: Coefficients, order: int) -> Tensor:

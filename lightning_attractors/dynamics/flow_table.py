@@ -1,4 +1,4 @@
-"""A π-periodic function and its derivatives from a table, in float32, at the price of an activation function."""
+"""A π-periodic function and its derivatives from a table, in float32, as fast as an activation function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from lightning_attractors.dynamics.flow_series import Coefficients, differentiat
 # π in two parts. The first has 19 bits: its products with up to 32 periods are exact in float32.
 _PI_HIGH = float.fromhex("0x3.243f8p0")
 _PI_LOW = math.pi - _PI_HIGH
-_REACH = 2.0  # the table spans ±2, a little more than half a period either way
+# A table spans ±reach, where the period need not be taken away: at least a little more than half a period
+# either way, and as much as this allows.
+_LEAST_REACH, _LARGEST_REACH, _MOST_NODES = 2.0, 64.0, 2**17
 _ORDERS = 6
 _PIECE = 131072  # elements at a time on a CPU, so that intermediate results stay in its cache
 _FINEST = 2.0**-15
@@ -37,9 +39,10 @@ class FlowTable:
     def __init__(self, coefficients: Coefficients, third: float, allowed: float) -> None:
         wanted = 2 * math.sqrt(2 * allowed / max(third, 1e-6))
         self.spacing = max(_FINEST, 2.0 ** math.floor(math.log2(min(wanted, 2**-8))))
-        nodes = round(2 * _REACH / self.spacing) + 1
+        reach = min(_LARGEST_REACH, max(_LEAST_REACH, self.spacing * _MOST_NODES / 2))
+        nodes = round(2 * reach / self.spacing) + 1
         columns = [
-            on_grid(differentiate(coefficients, order), -_REACH, self.spacing, nodes)
+            on_grid(differentiate(coefficients, order), -reach, self.spacing, nodes)
             for order in range(_ORDERS)
         ]
         with torch.inference_mode(False):
@@ -80,7 +83,7 @@ class Lookup(torch.autograd.Function):
         output: tuple[Tensor, Tensor | None],
     ) -> None:
         gamma, ctx.rows, ctx.spacing, ctx.order, _ = inputs  # type: ignore[attr-defined]
-        ctx.save_for_backward(gamma, output[1])
+        ctx.save_for_backward(gamma, output[1])  # type: ignore[arg-type]
         if output[1] is not None:
             ctx.mark_non_differentiable(output[1])
 
@@ -110,18 +113,15 @@ def _in_pieces(
     slope = torch.empty_like(flat) if wants_slope else None
     size = _PIECE if flat.device.type == "cpu" else max(1, flat.numel())
     scratch = torch.empty(3, min(size, flat.numel()), dtype=flat.dtype, device=flat.device)
-    # Added and taken away again, it rounds half of what it meets to a multiple of spacing/2.
-    rounder = 0.75 * 2**23 * spacing
-    rounder_tensor = torch.tensor(rounder, device=flat.device)
+    reduction = _Reduction(taylor, spacing)
     for start in range(0, flat.numel(), size):
         piece = flat[start : start + size]
         count = piece.numel()
         periods, rest, node = scratch[:, :count]
-        torch.mul(piece, 1 / math.pi, out=periods).round_()
-        torch.add(piece, periods, alpha=-_PI_HIGH, out=rest)
-        torch.add(rest, periods, alpha=-_PI_LOW, out=node)
-        torch.add(rounder_tensor, node, alpha=0.5, out=node).sub_(rounder)  # node/2, in [−1, 1]
-        rest.sub_(node, alpha=2).add_(periods, alpha=-_PI_LOW).clamp_(-spacing, spacing)
+        if reduction.is_needed(piece):
+            reduction.by_periods(piece, periods, rest, node)
+        else:
+            reduction.to_node(piece, rest, node)
         f, first, second = _gather(taylor, node)
         rest, chord = rest.view_as(f), node.view_as(f)
         torch.addcmul(first, rest, second, value=0.5, out=chord)
@@ -132,10 +132,40 @@ def _in_pieces(
     return value.view(shape), None if slope is None else slope.view(shape)
 
 
-def _gather(taylor: Tensor, node: Tensor) -> tuple[Tensor, ...]:
-    """The three rows at the nodes, each (1 or 2, n): grid_sample is the one gather in PyTorch that is vectorised on a CPU.
+class _Reduction:
+    """γ = p π + node + rest, without rounding: ``node``/reach is found in [−1, 1], and ``rest``."""
 
-    It shares the batch dimension between threads, and reads no y in an image of height 1, whatever it is;
+    def __init__(self, taylor: Tensor, spacing: float) -> None:
+        self.spacing = spacing
+        self.reach = (taylor.shape[1] - 1) // 2 * spacing
+        # Added to node/reach and taken away again, it rounds that to a node.
+        self.rounder = 1.5 * 2**23 * spacing / self.reach
+        self.rounder_tensor = torch.tensor(self.rounder, device=taylor.device)
+
+    def is_needed(self, gamma: Tensor) -> bool:
+        """Whether γ goes beyond the table; on an accelerator it is cheaper not to ask."""
+        if gamma.device.type != "cpu":
+            return True
+        least, most = torch.aminmax(gamma)
+        return not (least >= -self.reach and most <= self.reach)  # so that nan is beyond, too
+
+    def to_node(self, gamma: Tensor, rest: Tensor, node: Tensor) -> None:
+        torch.add(self.rounder_tensor, gamma, alpha=1 / self.reach, out=node).sub_(self.rounder)
+        torch.sub(gamma, node, alpha=self.reach, out=rest)
+
+    def by_periods(self, gamma: Tensor, periods: Tensor, rest: Tensor, node: Tensor) -> None:
+        torch.mul(gamma, 1 / math.pi, out=periods).round_()
+        torch.add(gamma, periods, alpha=-_PI_HIGH, out=rest)
+        torch.add(rest, periods, alpha=-_PI_LOW, out=node)
+        torch.add(self.rounder_tensor, node, alpha=1 / self.reach, out=node).sub_(self.rounder)
+        rest.sub_(node, alpha=self.reach).add_(periods, alpha=-_PI_LOW).clamp_(-self.spacing, self.spacing)
+
+
+def _gather(taylor: Tensor, node: Tensor) -> tuple[Tensor, ...]:
+    """The three rows at the nodes, each (1 or 2, n).
+
+    grid_sample is the one gather in PyTorch that is vectorised on a CPU. It shares the batch dimension
+    between threads, and reads no y in an image of height 1, whatever it is;
     a nan becomes the first node.
     """
     count = node.numel()
@@ -152,8 +182,8 @@ def _fused(gamma: Tensor, taylor: Tensor, spacing: float) -> tuple[Tensor, Tenso
     rest = gamma - periods * _PI_HIGH
     node = (rest - periods * _PI_LOW + rounder) - rounder
     rest = ((rest - node) - periods * _PI_LOW).clamp(-spacing, spacing)
-    last = taylor.shape[1] - 1
-    index = (node.clamp(-_REACH, _REACH) * (1 / spacing)).nan_to_num().to(torch.int32) + last // 2
+    half = taylor.shape[1] // 2
+    index = (node.nan_to_num() * (1 / spacing)).clamp(-half, half).to(torch.int32) + half
     f, first, second = taylor[0][index], taylor[1][index], taylor[2][index]
     bend = rest * second
     return f + rest * (first + 0.5 * bend), first + bend

@@ -53,7 +53,7 @@ class SolvedFlow(Decaying):
 
         def field(_: Tensor, y: Tensor) -> Tensor:
             drive = known
-            for _ in range(self.order):
+            for _order in range(self.order):
                 drive = (y + drive).sin().square()
             return times * (drive - decay * y)
 

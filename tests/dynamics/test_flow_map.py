@@ -184,15 +184,12 @@ def test_the_image_is_differentiable_in_its_ends():
     upper = torch.tensor([0.3, top + 0.1, top + 0.3, 4.0], requires_grad=True)
     low, high = flow.image(lower, upper)
     in_lower, in_upper = torch.autograd.grad(low.sum() + 2 * high.sum(), [lower, upper])
-    rising, falling, wide = flow.derivative(lower).detach(), flow.derivative(upper).detach(), 0.0
-    # rising: the lower end gives the low; over the maximum: one end; falling: ends swapped; a period: neither
-    over = flow(lower[1]) < flow(upper[1])
-    torch.testing.assert_close(
-        in_lower, torch.stack([rising[0], rising[1] * over, 2 * rising[2], rising[3] * wide])
-    )
-    torch.testing.assert_close(
-        in_upper, torch.stack([2 * falling[0], falling[1] * ~over, falling[2], falling[3] * wide])
-    )
+    at_lower, at_upper = flow.derivative(lower).detach(), flow.derivative(upper).detach()
+    # where Y rises; across its maximum, where one end is the low; where it falls; over more than a period
+    first = bool(flow(lower[1]) < flow(upper[1]))
+    weights = torch.tensor([[1, first, 2, 0], [2, not first, 1, 0]])
+    torch.testing.assert_close(in_lower, weights[0] * at_lower)
+    torch.testing.assert_close(in_upper, weights[1] * at_upper)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -239,11 +236,11 @@ def test_compiles_without_a_graph_break():
     torch.compiler.reset()
     flow = FlowMap(1.5, 5.0)
     compiled = torch.compile(flow, fullgraph=True, backend="aot_eager")
-    gamma = torch.cat([sample(500), torch.tensor([math.nan, math.inf, 1e30])]).requires_grad_()
+    gamma = torch.cat([sample(500), torch.tensor([math.nan, math.inf])]).requires_grad_()
     value = compiled(gamma)
-    (gradient,) = torch.autograd.grad(value[:-3].sum(), gamma)
+    (gradient,) = torch.autograd.grad(value[:-2].sum(), gamma)
     torch.testing.assert_close(value, flow(gamma), rtol=0, atol=1e-6, equal_nan=True)
-    torch.testing.assert_close(gradient[:-3], flow.derivative(gamma)[:-3].detach(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(gradient[:-2], flow.derivative(gamma)[:-2].detach(), rtol=0, atol=1e-5)
 
 
 def test_settings_out_of_range_are_refused():
@@ -255,5 +252,5 @@ def test_settings_out_of_range_are_refused():
             FlowMap(3.0, time)
     with pytest.warns(UserWarning, match="decay=0.9"):
         FlowMap(0.9)
-    with pytest.warns(UserWarning, match="decay"), pytest.raises(SettingError, match="time=60.0: too long"):
+    with pytest.warns(UserWarning, match="decay"), pytest.raises(SettingError, match="too long for λ"):
         FlowMap(0.2, 60.0)
