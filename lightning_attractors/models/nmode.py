@@ -222,12 +222,11 @@ class NMODE(CrossEntropyClassifier):
             ``decay`` λ; ``time`` t̄; ``exact_gain`` sup|Y′|, never less than that; ``finite_time_gain``
             (1 − e^(−(λ−1)t̄))/(λ − 1); ``published_gain`` 1/(λ − 1), only where λ > 1; ``tau`` τ;
             ``layer_bound`` τ sup|Y′|: a change of the features by δ changes no neuron by more than that
-            times δ.
-
-        Raises:
-            SettingError: if there is no nmODE layer.
+            times δ. Nothing where there is no nmODE layer.
         """
-        layer = self._neurons()
+        if isinstance(self.layer, nn.Identity):
+            return {}
+        layer = self.layer
         flow = layer.flow
         assert isinstance(flow, FlowMap)
         tau = float(layer.linear.weight.detach().double().abs().sum(dim=1).max())
