@@ -5,12 +5,16 @@ test images within L∞ distance δ and prints one table: accuracies under attac
 class is proved to stay within δ. Then it looks for an attacked image that lies inside a certificate and yet
 has another class; if there is one, it is printed, and the exit code is 1. Writes nothing.
 
+With ``--at-radius`` every image is attacked at the largest radius that intervals certify for it, where a
+certificate that is too large would break first.
+
 APGD, Square and AutoAttack take hours for 10 000 images on two cores; ``--attacks pgd,fgsm`` takes minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +27,7 @@ from torch import Tensor, nn
 from lightning_attractors import data
 from lightning_attractors.certificates import (
     finite_time_gain,
+    interval_radii,
     interval_verified,
     lipschitz_radii,
     published_gain,
@@ -132,6 +137,82 @@ def counterexamples(
     return lines
 
 
+def at_radius(model: NMODE, images: Tensor, labels: Tensor, queries: int) -> list[str]:
+    """Attack every image at its own certified radius, and say which attack found how much.
+
+    Images of about the same radius are attacked together: the attacks of torchattacks take one radius for
+    all, the smallest of the batch, while vertices and ascents use that of each image.
+
+    Returns:
+        Counterexamples, one line each.
+    """
+    radii = interval_radii(model.features, model.head, images, labels, 0.5, 1e-5, (0.0, 1.0), BATCH)
+    certified = torch.nonzero(radii > 0)[:, 0]
+    certified = certified[radii[certified].argsort()]
+    kinds = ("vertices", "PGD", "APGD", "Square")
+    closest = dict.fromkeys(kinds, math.inf)
+    lines = []
+    for part in certified.split(BATCH):
+        x, y, reach = images[part], labels[part], radii[part]
+        smallest = float(reach[0])
+        apgd = torchattacks.APGD(model, eps=smallest, steps=STEPS, n_restarts=2)
+        square = torchattacks.Square(model, eps=smallest, n_queries=queries)
+        found = vertices(model, x, y, reach), ascent(model, x, y, reach), apgd(x, y), square(x, y)
+        for kind, changed in zip(kinds, found, strict=True):
+            closest[kind] = min(closest[kind], float(margin(model, changed, y).min()))
+            for line in counterexamples(model, x, y, changed.detach(), {"at its radius": reach}):
+                lines.append(f"{kind}: {line}")
+    print(
+        f"{len(certified)} of {len(images)} images have a certified radius, {radii.median():.4f} in the median; "
+        "the smallest margin that attacks at the radius leave: "
+        + ", ".join(f"{kind} {value:.3g}" for kind, value in closest.items())
+    )
+    return lines
+
+
+def margin(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """How far the logit of the label is above all others, (n,)."""
+    logits = model(images)
+    others = logits.scatter(1, labels[:, None], -math.inf).amax(dim=1)
+    return logits.gather(1, labels[:, None])[:, 0] - others
+
+
+def within(images: Tensor, change: Tensor, radii: Tensor) -> Tensor:
+    """Images + change, not farther away than the radii (n,) and in [0, 1]; exact, in float32."""
+    reach = (radii - ROUNDING).clamp(min=0).float().view(-1, 1, 1, 1)
+    return (images + change.clamp(-reach, reach)).clamp(0, 1)
+
+
+def vertices(model: nn.Module, images: Tensor, labels: Tensor, radii: Tensor, tries: int = 20) -> Tensor:
+    """The random vertex of each image's box with the smallest margin."""
+    best = images.clone()
+    for _ in range(tries):
+        signs = torch.randint(0, 2, images.shape).float() * 2 - 1
+        best = _nearer(model, labels, best, within(images, signs, radii))
+    return best
+
+
+def ascent(model: nn.Module, images: Tensor, labels: Tensor, radii: Tensor, restarts: int = 5) -> Tensor:
+    """Projected gradient descent of the margin in each image's own box, from random starts."""
+    best = images.clone()
+    reach = radii.float().view(-1, 1, 1, 1)
+    for _ in range(restarts):
+        changed = within(images, (2 * torch.rand_like(images) - 1) * reach, radii)
+        for step in range(STEPS):
+            changed.requires_grad_()
+            (slope,) = torch.autograd.grad(margin(model, changed, labels).sum(), changed)
+            length = reach * 0.5 * (1 - step / STEPS)
+            changed = within(images, changed.detach() - length * slope.sign() - images, radii)
+        best = _nearer(model, labels, best, changed)
+    return best
+
+
+@torch.no_grad()
+def _nearer(model: nn.Module, labels: Tensor, best: Tensor, other: Tensor) -> Tensor:
+    better = margin(model, other, labels) < margin(model, best, labels)
+    return torch.where(better.view(-1, 1, 1, 1), other, best)
+
+
 def masking(withstood: dict[str, Tensor]) -> str:
     """A plain sentence: where an attack without gradients finds more than those with them, they are masked.
 
@@ -157,10 +238,15 @@ def main() -> None:
     parser.add_argument("--delta", type=float, default=0.05, help="L∞ distance δ (default: 0.05)")
     parser.add_argument("--max-images", type=int, default=1000, help="test images (default: 1000)")
     parser.add_argument("--attacks", default="pgd,fgsm,apgd,square,autoattack", help="which, with commas")
+    parser.add_argument("--at-radius", action="store_true", help="attack at the certified radii instead")
+    parser.add_argument("--queries", type=int, default=1000, help="of Square at the radii (default: 1000)")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     model = trained(arguments.run)
     images, labels = test_images(arguments.run, arguments.max_images)
+    if arguments.at_radius:
+        conclude(at_radius(model, images, labels, arguments.queries))
+        return
     clean = classes_of(model, images) == labels
     radii = certified_radii(model, images, labels, arguments.delta)
     known, broken = attacks(model, arguments.delta, model.head.out_features), []
@@ -179,9 +265,14 @@ def main() -> None:
         share = (clean & (proved >= arguments.delta)).double().mean()
         print(f"| certified: {kind} | {100 * share:.2f} | |")
     print(f"\n{masking(withstood)}")
+    conclude(broken)
+
+
+def conclude(broken: list[str]) -> None:
+    """Say whether a certificate was broken, and exit with 1 if so."""
     if broken:
         sys.exit("A CERTIFICATE IS BROKEN:\n" + "\n".join(broken))
-    print(f"No attacked image lies inside a certificate and has another class ({len(withstood)} attacks).")
+    print("No attacked image lies inside a certificate and has another class.")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from lightning_attractors.certificates.intervals import (
 from lightning_attractors.certificates.rounding import FLOW_VALUE_ERROR, accumulated, affine_error
 from lightning_attractors.dynamics.flow_map import FlowMap
 from lightning_attractors.dynamics.nmode import NMODELayer
-from lightning_attractors.errors import require
+from lightning_attractors.errors import SettingError, require
 
 NormName = Literal["linf", "l2"]
 
@@ -260,10 +260,10 @@ def certified_accuracy(radii: Tensor, correct: Tensor, strengths: Sequence[float
 
 
 def _flow(layer: NMODELayer) -> FlowMap:
-    require(
-        isinstance(layer.flow, FlowMap), "layer", type(layer.flow).__name__, "must have a FlowMap as flow"
-    )
-    return layer.flow
+    flow = layer.flow
+    if not isinstance(flow, FlowMap):
+        raise SettingError("layer", type(flow).__name__, "must have a FlowMap as flow")
+    return flow
 
 
 def _in_batches(function: Callable[..., Tensor], size: int, *tensors: Any) -> Tensor:
