@@ -163,10 +163,10 @@ def at_radius(model: NMODE, images: Tensor, labels: Tensor, queries: int) -> lis
             for line in counterexamples(model, x, y, changed.detach(), {"at its radius": reach}):
                 lines.append(f"{kind}: {line}")
     print(
-        f"{len(certified)} of {len(images)} images have a certified radius, {radii.median():.4f} in the median; "
-        "the smallest margin that attacks at the radius leave: "
-        + ", ".join(f"{kind} {value:.3g}" for kind, value in closest.items())
+        f"{len(certified)} of {len(images)} images have a certified radius, in the median {radii.median():.4f}"
     )
+    shown = ", ".join(f"{kind} {value:.3g}" for kind, value in closest.items())
+    print(f"The smallest margins that attacks at the radius leave: {shown}")
     return lines
 
 
