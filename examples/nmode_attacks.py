@@ -162,9 +162,7 @@ def at_radius(model: NMODE, images: Tensor, labels: Tensor, queries: int) -> lis
             closest[kind] = min(closest[kind], float(margin(model, changed, y).min()))
             for line in counterexamples(model, x, y, changed.detach(), {"at its radius": reach}):
                 lines.append(f"{kind}: {line}")
-    print(
-        f"{len(certified)} of {len(images)} images have a certified radius, in the median {radii.median():.4f}"
-    )
+    print(f"{len(certified)} of {len(images)} images have a certified radius, median {radii.median():.4f}")
     shown = ", ".join(f"{kind} {value:.3g}" for kind, value in closest.items())
     print(f"The smallest margins that attacks at the radius leave: {shown}")
     return lines
