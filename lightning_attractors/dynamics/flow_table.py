@@ -17,7 +17,7 @@ _PI_LOW = math.pi - _PI_HIGH
 # either way, and as much as this allows.
 _LEAST_REACH, _LARGEST_REACH, _MOST_NODES = 2.0, 64.0, 2**17
 _ORDERS = 6
-_PIECE = 131072  # elements at a time on a CPU, so that intermediate results stay in its cache
+_PIECE = 262144  # elements at a time on a CPU, so that intermediate results stay in its cache
 _COARSEST, _FINEST = 2.0**-8, 2.0**-15
 _ERROR, _SLOPE_ERROR = 3e-7, 5e-6  # of Y, and of Y′ in units of max(1, sup|Y′|)
 
@@ -87,6 +87,7 @@ class Lookup(torch.autograd.Function):
     ) -> None:
         gamma, ctx.rows, ctx.spacing, ctx.order, _ = inputs  # type: ignore[attr-defined]
         ctx.save_for_backward(gamma, output[1])  # type: ignore[arg-type]
+        ctx.set_materialize_grads(False)  # no zeros for the slope, which has no gradient
         if output[1] is not None:
             ctx.mark_non_differentiable(output[1])
 
