@@ -25,7 +25,6 @@ from lightning_attractors.dynamics.flow_table import FlowTable
 from lightning_attractors.errors import require
 
 _SLACK = 1e-11  # the largest error of Y in float64
-_SLOPE_ERROR = 5e-6  # allowed to the table for Y′, in units of max(1, gain)
 
 
 class Decaying(nn.Module):
@@ -73,10 +72,12 @@ class _Solved:
 
 def _solve(decay: float, time: float, sensitive: bool) -> _Solved:
     series = solve_series(decay, time, sensitive)
-    tables = [FlowTable(series.values, series.curvatures[1], _SLOPE_ERROR * max(1.0, series.gain))]
+    tables = [FlowTable(series.values, series.curvatures, max(1.0, series.gain))]
     if series.sensitivity is not None:
-        largest, third = (float(abs(differentiate(series.sensitivity, order)).sum()) for order in (1, 3))
-        tables.append(FlowTable(series.sensitivity, third, _SLOPE_ERROR * max(1.0, largest)))
+        size, first, second, third = (
+            float(abs(differentiate(series.sensitivity, order)).sum()) for order in range(4)
+        )
+        tables.append(FlowTable(series.sensitivity, (second / max(1.0, size), third), max(1.0, first)))
     return _Solved(decay, series, tuple(tables))
 
 

@@ -17,8 +17,9 @@ _PI_LOW = math.pi - _PI_HIGH
 # either way, and as much as this allows.
 _LEAST_REACH, _LARGEST_REACH, _MOST_NODES = 2.0, 64.0, 2**17
 _ORDERS = 6
-_PIECE = 131072  # elements at a time on a CPU, so that intermediate results stay in its cache
-_FINEST = 2.0**-15
+_PIECE = 262144  # elements at a time on a CPU, so that intermediate results stay in its cache
+_COARSEST, _FINEST = 2.0**-8, 2.0**-15
+_ERROR, _SLOPE_ERROR = 3e-7, 5e-6  # of Y, and of Y′ in units of max(1, sup|Y′|)
 
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
@@ -27,18 +28,20 @@ if TYPE_CHECKING:
 class FlowTable:
     """Values and derivatives of a series at nodes a power of two apart.
 
-    The nodes do not divide the period: that way k h is exact, and so is the residual γ − pπ − k h to 1e-9
-    or so, where the function is its Taylor polynomial of second order.
+    The nodes do not divide the period: that way k h is exact, and so is the residual d = γ − pπ − k h to 1e-9
+    or so. With it Y′ = Y′_k + d Y″_k and, in one operation more, Y = Y_k + d Y′: the errors d²|Y‴|/2 and
+    d²|Y″|/2 set the spacing.
 
     Args:
         coefficients: of the series.
-        third: sup|Y‴|, which sets the spacing of the nodes.
-        allowed: the largest error of the first derivative.
+        curvatures: sup|Y″| and sup|Y‴|.
+        scale: max(1, sup|Y′|), what the error of Y′ is measured in.
     """
 
-    def __init__(self, coefficients: Coefficients, third: float, allowed: float) -> None:
-        wanted = 2 * math.sqrt(2 * allowed / max(third, 1e-6))
-        self.spacing = max(_FINEST, 2.0 ** math.floor(math.log2(min(wanted, 2**-8))))
+    def __init__(self, coefficients: Coefficients, curvatures: tuple[float, float], scale: float) -> None:
+        second, third = curvatures
+        squared = min(8 * _ERROR / second, 8 * _SLOPE_ERROR * scale / third, _COARSEST**2)
+        self.spacing = max(_FINEST, 2.0 ** math.floor(math.log2(squared) / 2))
         reach = min(_LARGEST_REACH, max(_LEAST_REACH, self.spacing * _MOST_NODES / 2))
         nodes = round(2 * reach / self.spacing) + 1
         columns = [
@@ -84,6 +87,7 @@ class Lookup(torch.autograd.Function):
     ) -> None:
         gamma, ctx.rows, ctx.spacing, ctx.order, _ = inputs  # type: ignore[attr-defined]
         ctx.save_for_backward(gamma, output[1])  # type: ignore[arg-type]
+        ctx.set_materialize_grads(False)  # no zeros for the slope, which has no gradient
         if output[1] is not None:
             ctx.mark_non_differentiable(output[1])
 
@@ -123,11 +127,10 @@ def _in_pieces(
         else:
             reduction.to_node(piece, rest, node)
         f, first, second = _gather(taylor, node)
-        rest, chord = rest.view_as(f), node.view_as(f)
-        torch.addcmul(first, rest, second, value=0.5, out=chord)
-        torch.addcmul(f, rest, chord, out=value[start : start + count].view_as(f))
-        if slope is not None:
-            torch.addcmul(first, rest, second, out=slope[start : start + count].view_as(f))
+        rest = rest.view_as(f)
+        steepness = second if slope is None else slope[start : start + count].view_as(f)
+        torch.addcmul(first, rest, second, out=steepness)
+        torch.addcmul(f, rest, steepness, out=value[start : start + count].view_as(f))
     shape = gamma.shape
     return value.view(shape), None if slope is None else slope.view(shape)
 
@@ -185,5 +188,5 @@ def _fused(gamma: Tensor, taylor: Tensor, spacing: float) -> tuple[Tensor, Tenso
     half = taylor.shape[1] // 2
     index = (node.nan_to_num() * (1 / spacing)).clamp(-half, half).to(torch.int32) + half
     f, first, second = taylor[0][index], taylor[1][index], taylor[2][index]
-    bend = rest * second
-    return f + rest * (first + 0.5 * bend), first + bend
+    slope = first + rest * second
+    return f + rest * slope, slope
