@@ -2,17 +2,23 @@
 
 from lightning_attractors.robustness.corruptions import CORRUPTIONS, Corruption, add_uniform, replace_pixels
 from lightning_attractors.robustness.curves import CorruptionCurve, corruption_curve
+from lightning_attractors.robustness.fgsm import fgsm_radii
 from lightning_attractors.robustness.natural import brightness, gaussian_blur, gaussian_noise, resize
+from lightning_attractors.robustness.pgd import pgd_radii
+from lightning_attractors.robustness.radii import AdversarialRadii
 
 __all__ = [
     "CORRUPTIONS",
+    "AdversarialRadii",
     "Corruption",
     "CorruptionCurve",
     "add_uniform",
     "brightness",
     "corruption_curve",
+    "fgsm_radii",
     "gaussian_blur",
     "gaussian_noise",
+    "pgd_radii",
     "replace_pixels",
     "resize",
 ]
