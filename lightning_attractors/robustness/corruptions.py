@@ -1,4 +1,6 @@
-"""Random corruptions of whole batches of images, each of one strength and with a generator of its own.
+"""Corruptions of whole batches of images, each of one strength and with a generator of its own.
+
+Here are those that draw every pixel anew; the ones that photographs suffer are in ``natural``.
 
 Tensors go in and come out, on the CPU; NumPy does the work in between: on arrays this small one thread is
 faster than waking several, and stays so when other processes keep the cores busy.
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_attractors.errors import require
+from lightning_attractors.robustness.natural import brightness, gaussian_blur, gaussian_noise, resize
 
 Corruption = Callable[[Tensor, float, np.random.Generator], Tensor]
 
@@ -68,4 +71,11 @@ def add_uniform(images: Tensor, width: float, generator: np.random.Generator) ->
     return images + torch.from_numpy((2 * values - 1) * np.float32(width))
 
 
-CORRUPTIONS: dict[str, Corruption] = {"replace_pixels": replace_pixels, "add_uniform": add_uniform}
+CORRUPTIONS: dict[str, Corruption] = {
+    "replace_pixels": replace_pixels,
+    "add_uniform": add_uniform,
+    "gaussian_noise": gaussian_noise,
+    "gaussian_blur": gaussian_blur,
+    "resize": resize,
+    "brightness": brightness,
+}
