@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -33,8 +32,8 @@ class InMemoryDataModule(L.LightningDataModule):
     ``setup``, from a generator keyed by the seed and the split, so it depends neither on the batch size nor
     on the number of devices. Validation images carry the *training* noise level, so that a checkpoint is
     chosen on the distribution that was trained for; test images carry ``noise_test``. Only training images
-    are shifted, flipped or given Gaussian noise. A batch is ``(images, labels)``: float32 in [0, 1] of shape
-    (B, C, H, W), and int64 of shape (B,).
+    are shifted or flipped. A batch is ``(images, labels)``: float32 in [0, 1] of shape (B, C, H, W), and
+    int64 of shape (B,).
 
     A subclass sets ``image_shape`` on the class, sets ``num_classes`` and ``class_names`` there or in its
     constructor, and writes :meth:`load_splits`.
@@ -44,7 +43,6 @@ class InMemoryDataModule(L.LightningDataModule):
         eval_batch_size: validation, test or prediction images per batch and process, at least 1.
         noise_train: fraction of pixels replaced by U(0, 1) in training and validation images, from 0 to 1.
         noise_test: the same for test images.
-        gaussian_train: standard deviation, at least 0, of noise on training images, clipped to [0, 1].
         max_shift: training images are shifted by up to this many pixels, at least 0 and below the image size.
         flip: whether training images are mirrored left to right with probability ½.
         seed: seed of noise, shifts, flips and training order, at least 0.
@@ -69,7 +67,6 @@ class InMemoryDataModule(L.LightningDataModule):
         eval_batch_size: int = 1000,
         noise_train: float = 0.0,
         noise_test: float = 0.0,
-        gaussian_train: float = 0.0,
         max_shift: int = 0,
         flip: bool = False,
         seed: int = 0,
@@ -79,8 +76,6 @@ class InMemoryDataModule(L.LightningDataModule):
         require(eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "must be at least 1")
         require(0 <= noise_train <= 1, "noise_train", noise_train, "must be from 0 to 1")
         require(0 <= noise_test <= 1, "noise_test", noise_test, "must be from 0 to 1")
-        valid = 0 <= gaussian_train < math.inf
-        require(valid, "gaussian_train", gaussian_train, "must be finite and at least 0")
         side = min(self.image_shape[1:])
         require(0 <= max_shift < side, "max_shift", max_shift, f"must be from 0 to {side - 1} pixels")
         require(seed >= 0, "seed", seed, "must be at least 0")
@@ -88,7 +83,6 @@ class InMemoryDataModule(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.noise_train = noise_train
         self.noise_test = noise_test
-        self.gaussian_train = gaussian_train
         self.max_shift = max_shift
         self.flip = flip
         self.seed = seed
@@ -107,7 +101,6 @@ class InMemoryDataModule(L.LightningDataModule):
             "train": InMemoryDataset(
                 *train,
                 noise=self.noise_train,
-                gaussian=self.gaussian_train,
                 max_shift=self.max_shift,
                 flip=self.flip,
                 seed=self.seed,

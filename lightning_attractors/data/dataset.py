@@ -11,22 +11,20 @@ from torch.utils.data import Dataset
 
 from lightning_attractors.data.generators import Stream, keyed_generator
 from lightning_attractors.data.transforms import random_flip, random_shift, to_unit_range
-from lightning_attractors.robustness import gaussian_noise, replace_pixels
+from lightning_attractors.robustness import replace_pixels
 
 
 class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
     """Images and labels in memory, with optional random changes that are fresh in every epoch.
 
-    A batch is shifted, flipped, given Gaussian noise, and its pixels replaced, in this order. Its random
-    numbers come from a generator keyed by the seed, the epoch and the batch's first index. An index appears
-    once in an epoch, so batches and ranks draw from distinct streams without sharing any state, and a resumed
-    run repeats an uninterrupted one.
+    A batch is shifted, then flipped, then corrupted. Its random numbers come from a generator keyed by the
+    seed, the epoch and the batch's first index. An index appears once in an epoch, so batches and ranks draw
+    from distinct streams without sharing any state, and a resumed run repeats an uninterrupted one.
 
     Args:
         images: (n, C, H, W), uint8 in 0..255, or float32 in [0, 1].
         labels: (n,), int64.
         noise: ε, the fraction of pixels that :func:`replace_pixels` replaces, from 0 to 1.
-        gaussian: standard deviation of the :func:`gaussian_noise` that is added.
         max_shift: the largest offset of :func:`random_shift`, in pixels.
         flip: whether :func:`random_flip` is applied.
         seed: seed of the random changes, at least 0.
@@ -44,7 +42,6 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         labels: Tensor,
         *,
         noise: float = 0.0,
-        gaussian: float = 0.0,
         max_shift: int = 0,
         flip: bool = False,
         seed: int = 0,
@@ -53,7 +50,6 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         self.images = images
         self.labels = labels
         self.noise = noise
-        self.gaussian = gaussian
         self.max_shift = max_shift
         self.flip = flip
         self.seed = seed
@@ -62,7 +58,7 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
     @property
     def is_random(self) -> bool:
         """Whether images change from epoch to epoch."""
-        return bool(self.noise or self.gaussian or self.max_shift or self.flip)
+        return bool(self.noise or self.max_shift or self.flip)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,5 +81,4 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         images = random_shift(images, self.max_shift, generator)
         if self.flip:
             images = random_flip(images, generator)
-        noisy = gaussian_noise(to_unit_range(images), self.gaussian, generator)
-        return replace_pixels(noisy, self.noise, generator), labels
+        return replace_pixels(to_unit_range(images), self.noise, generator), labels

@@ -38,7 +38,6 @@ class FilesDataModule(InMemoryDataModule):
         split_seed: seed of the split into training and validation images, at least 0.
         noise_train: fraction of pixels replaced by U(0, 1) in training and validation images, from 0 to 1.
         noise_test: the same for test images.
-        gaussian_train: standard deviation, at least 0, of noise on training images, clipped to [0, 1].
         max_shift: training images are shifted by up to this many pixels, at least 0 and below the image size.
         flip: whether training images are mirrored left to right with probability ½.
         batch_size: training images per batch and process, at least 1.
@@ -73,16 +72,13 @@ class FilesDataModule(InMemoryDataModule):
         split_seed: int = 0,
         noise_train: float = 0.0,
         noise_test: float = 0.0,
-        gaussian_train: float = 0.0,
         max_shift: int = 0,
         flip: bool = False,
         batch_size: int = 250,
         eval_batch_size: int = 1000,
         seed: int = 0,
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, noise_train, noise_test, gaussian_train, max_shift, flip, seed
-        )
+        super().__init__(batch_size, eval_batch_size, noise_train, noise_test, max_shift, flip, seed)
         require(val_size >= 0, "val_size", val_size, "must be at least 0")
         require(train_subset is None or train_subset >= 1, "train_subset", train_subset, "must be at least 1")
         require(split_seed >= 0, "split_seed", split_seed, "must be at least 0")

@@ -268,7 +268,6 @@ def test_cifar10_pickles_of_every_protocol_are_read(tmp_path: Path, protocol: in
         ({"train_subset": 0}, "train_subset=0: must be at least 1"),
         ({"train_subset": 51}, "train_subset=51: must be at most 50, what val_size leaves"),
         ({"split_seed": -3}, "split_seed=-3: must be at least 0"),
-        ({"gaussian_train": -0.1}, "gaussian_train=-0.1: must be finite and at least 0"),
         ({"max_shift": -1}, "max_shift=-1: must be from 0 to 27 pixels"),
         ({"max_shift": 28}, "max_shift=28: must be from 0 to 27 pixels"),
         ({"noise_train": 2.0}, "noise_train=2.0: must be from 0 to 1"),
