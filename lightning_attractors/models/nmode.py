@@ -53,6 +53,8 @@ class NMODE(CrossEntropyClassifier):
         time: t̄, above 0.
         clip: c, if given: every entry of W is brought into [−c, c] after every optimiser step; above 0.
         gain_penalty: η: the loss grows by η τ, τ = max_i Σ_j |w_ij|; at least 0.
+        label_smoothing: share of the target that goes to all classes alike, in [0, 1], where training is on
+            clean images.
         trades: how to train against attacks, if at all; then ``val/robust_accuracy``, the accuracy under
             the attack that is trained against, chooses the best checkpoint.
         intervals: how to train against interval bounds, if at all; then ``val/certified_accuracy``, at the
@@ -90,6 +92,7 @@ class NMODE(CrossEntropyClassifier):
         time: float = 1.0,
         clip: float | None = None,
         gain_penalty: float = 0.0,
+        label_smoothing: float = 0.0,
         trades: TRADES | None = None,
         intervals: IntervalTraining | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
@@ -105,6 +108,7 @@ class NMODE(CrossEntropyClassifier):
             lr_interval=lr_interval,
         )
         _check(width, decay, time, clip, gain_penalty)
+        require(0 <= label_smoothing <= 1, "label_smoothing", label_smoothing, "must be from 0 to 1")
         self._save_settings()
         self.backbone = nn.Flatten() if backbone is None else backbone
         features = _count_features(self.backbone, image_shape)
@@ -112,6 +116,7 @@ class NMODE(CrossEntropyClassifier):
         self.head = nn.Linear(width or features, num_classes)
         self.clip = clip
         self.gain_penalty = gain_penalty
+        self.label_smoothing = label_smoothing
         self.trades = trades
         self.intervals = intervals
         if trades is not None:
@@ -166,7 +171,7 @@ class NMODE(CrossEntropyClassifier):
             epsilon, kappa = self.intervals.schedule(self.current_epoch + batch_idx / batches)
             self.log("train/epsilon", epsilon)
             return self.interval_loss(images, labels, epsilon, kappa)
-        return functional.cross_entropy(self(images), labels)
+        return functional.cross_entropy(self(images), labels, label_smoothing=self.label_smoothing)
 
     def attacked(self, images: Tensor, *key: int) -> Tensor:
         """What TRADES finds around images, from a random start that is a function of its seed and the key."""

@@ -83,6 +83,14 @@ def test_the_penalty_is_the_largest_row_sum_and_pushes_that_row_down():
     np.testing.assert_allclose(difference.numpy(), expected, atol=1e-6)
 
 
+def test_smoothed_labels_share_the_target_among_all_classes():
+    model = small(label_smoothing=0.3)
+    images, labels = batch()
+    target = 0.7 * functional.one_hot(labels, 3) + 0.3 / 3
+    expected = -(target * model(images).log_softmax(dim=1)).sum(dim=1).mean()
+    torch.testing.assert_close(model.classification_loss(images, labels, 0), expected)
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_clip_holds_at_the_start_and_after_every_step(tmp_path, precision):
     model = small(clip=0.05, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=30.0))
@@ -295,6 +303,7 @@ def test_nan_stops_training_with_one_line(tmp_path):
         ({"time": math.inf}, "time=inf"),
         ({"clip": 0.0}, r"clip=0\.0: must be null, or finite and above 0"),
         ({"gain_penalty": -0.1}, r"gain_penalty=-0\.1"),
+        ({"label_smoothing": 1.5}, r"label_smoothing=1\.5: must be from 0 to 1"),
         ({"width": 0, "clip": 0.1}, r"clip=0\.1: must be null where width is 0"),
         ({"width": 0, "gain_penalty": 0.1}, r"gain_penalty=0\.1: must be 0 where width is 0"),
         ({"trades": TRADES(), "intervals": IntervalTraining()}, "trades="),
