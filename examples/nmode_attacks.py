@@ -41,6 +41,7 @@ STEPS, SHARE = 40, 2.5 / 40
 Attack = Callable[[Tensor, Tensor], Tensor]
 # x + δ in float32 can be that much farther from x than δ; without it the check would overlook most attacks.
 ROUNDING = 2.0**-22
+ATTACKS = ("pgd", "fgsm", "apgd", "square", "autoattack")
 WITH_GRADIENTS = ("pgd", "fgsm", "apgd")
 
 
@@ -69,7 +70,7 @@ def trained(run: Path) -> NMODE:
 def test_images(run: Path, count: int) -> tuple[Tensor, Tensor]:
     """The first test images of the data that a run's config names, and their labels."""
     settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
-    module = getattr(data, settings["class_path"].rpartition(".")[2])(**settings["init_args"])
+    module = getattr(data, settings["class_path"].rpartition(".")[2])(**settings.get("init_args", {}))
     module.setup()
     images, labels = module.datasets["test"].__getitems__(range(min(count, len(module.datasets["test"]))))
     return images, labels
@@ -149,6 +150,9 @@ def at_radius(model: NMODE, images: Tensor, labels: Tensor, queries: int) -> lis
     radii = interval_radii(model.features, model.head, images, labels, 0.5, 1e-5, (0.0, 1.0), BATCH)
     certified = torch.nonzero(radii > 0)[:, 0]
     certified = certified[radii[certified].argsort()]
+    if len(certified) == 0:
+        print("No image has a certified radius.")
+        return []
     kinds = ("vertices", "PGD", "APGD", "Square")
     closest = dict.fromkeys(kinds, math.inf)
     lines = []
@@ -235,10 +239,13 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--delta", type=float, default=0.05, help="L∞ distance δ (default: 0.05)")
     parser.add_argument("--max-images", type=int, default=1000, help="test images (default: 1000)")
-    parser.add_argument("--attacks", default="pgd,fgsm,apgd,square,autoattack", help="which, with commas")
+    parser.add_argument("--attacks", default=",".join(ATTACKS), help="which, with commas (default: all)")
     parser.add_argument("--at-radius", action="store_true", help="attack at the certified radii instead")
     parser.add_argument("--queries", type=int, default=1000, help="of Square at the radii (default: 1000)")
     arguments = parser.parse_args()
+    names = arguments.attacks.split(",")
+    if unknown := set(names) - set(ATTACKS):
+        parser.error(f"--attacks: {', '.join(sorted(unknown))} is none of {', '.join(ATTACKS)}")
     torch.manual_seed(0)
     model = trained(arguments.run)
     images, labels = test_images(arguments.run, arguments.max_images)
@@ -252,7 +259,7 @@ def main() -> None:
     print(f"\n{arguments.run}: {len(images)} test images, L∞ distance δ = {arguments.delta:g}\n")
     print("| | accuracy in % | largest distance |\n|---|---|---|")
     print(f"| clean | {100 * clean.double().mean():.2f} | 0 |", flush=True)
-    for name in arguments.attacks.split(","):
+    for name in names:
         title, attack = known[name]
         changed = attacked(model, attack, images, labels)
         withstood[name] = classes_of(model, changed) == labels

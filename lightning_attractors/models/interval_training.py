@@ -47,7 +47,8 @@ class IntervalTraining:
             (0.2, 0.75)
         """
         done = epoch - self.warmup
-        share = 1.0 if done >= self.ramp else max(0.0, done / self.ramp)
+        share = min(1.0, done / self.ramp) if self.ramp else 1.0
+        share = share if done >= 0 else 0.0
         return share * self.epsilon, 1 - share * (1 - self.kappa_end)
 
 

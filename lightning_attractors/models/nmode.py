@@ -24,6 +24,7 @@ from lightning_attractors.certificates import (
     margins,
     propagate,
     published_gain,
+    spectral_norm,
 )
 from lightning_attractors.dynamics import FlowMap, NMODELayer, keyed_generator
 from lightning_attractors.errors import SettingError, require
@@ -154,10 +155,10 @@ class NMODE(CrossEntropyClassifier):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         loss = self.classification_loss(images, labels, batch_idx)
+        if self.gain_penalty:
+            loss = loss + self.gain_penalty * self.tau()
         if isinstance(self.layer, NMODELayer):
-            tau = self.tau()
-            loss = loss + self.gain_penalty * tau
-            self.log("train/tau", tau)
+            self.log("train/tau", self.tau().detach())
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -193,6 +194,7 @@ class NMODE(CrossEntropyClassifier):
 
         For images in [0, 1]; in their precision, also under autocast, so that in float32 nothing is proved.
         """
+        # not by the bounds of linf_box, which refuse nan: what to do about it is for FiniteLoss to say
         lower, upper = (end.clamp(0, 1) for end in linf_box(images, epsilon))
         return margins(self.features, self.head, lower, upper, labels)
 
@@ -221,13 +223,13 @@ class NMODE(CrossEntropyClassifier):
         return self._neurons().linear.weight.abs().sum(dim=1).max()
 
     def gain_bounds(self) -> dict[str, float]:
-        """Bounds of what the nmODE layer does to a change of its input in L∞, in float64.
+        """Bounds of what the nmODE layer does to a change of its input, in float64.
 
         Returns:
             ``decay`` λ; ``time`` t̄; ``exact_gain`` sup|Y′|, never less than that; ``finite_time_gain``
             (1 − e^(−(λ−1)t̄))/(λ − 1); ``published_gain`` 1/(λ − 1), only where λ > 1; ``tau`` τ;
             ``layer_bound`` τ sup|Y′|: a change of the features by δ changes no neuron by more than that
-            times δ. Nothing where there is no nmODE layer.
+            times δ; ``layer_bound_l2`` ‖W‖₂ sup|Y′|, the same in L2. Nothing where there is no nmODE layer.
         """
         if isinstance(self.layer, nn.Identity):
             return {}
@@ -245,12 +247,28 @@ class NMODE(CrossEntropyClassifier):
             bounds["published_gain"] = published_gain(flow.decay)
         # the sum of n numbers is rounded by less than n units in the last place
         rounding = 1 + layer.linear.in_features * torch.finfo(torch.float64).eps
-        return bounds | {"tau": tau, "layer_bound": tau * flow.gain * rounding}
+        return bounds | {
+            "tau": tau,
+            "layer_bound": tau * flow.gain * rounding,
+            "layer_bound_l2": spectral_norm(layer.linear.weight) * flow.gain,
+        }
 
     def _neurons(self) -> NMODELayer:
         if isinstance(self.layer, NMODELayer):
             return self.layer
         raise SettingError("width", 0, "must be above 0: there is no nmODE layer")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["backbone_class"] = type(self.backbone).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        ours, theirs = type(self.backbone).__name__, checkpoint.get("backbone_class", "Flatten")
+        # Without parameters the wrong backbone would fit the weights just as well.
+        require(
+            ours == theirs, "backbone", ours, f"must be the {theirs} that the checkpoint was trained with"
+        )
 
     def on_train_start(self) -> None:
         if isinstance(self.layer, NMODELayer):
@@ -304,7 +322,7 @@ def _count_features(backbone: nn.Module, image_shape: tuple[int, int, int]) -> i
     try:
         with evaluating(backbone), torch.no_grad():
             features = backbone(torch.zeros(1, *shape))
-    except (RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever it raises, it does not accept them
         reason = str(error).partition("\n")[0]
         raise SettingError(
             "model.backbone", name, f"must accept images of shape {shape} ({reason})"

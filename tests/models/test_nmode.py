@@ -191,6 +191,8 @@ def test_epsilon_rises_while_kappa_falls(epoch, epsilon, kappa):
 
 def test_without_a_ramp_training_is_at_the_target_at_once():
     assert IntervalTraining(epsilon=0.1, warmup=0, ramp=0).schedule(0) == (0.1, 0.5)
+    late = IntervalTraining(epsilon=0.1, warmup=1, ramp=0)
+    assert (late.schedule(0.5), late.schedule(1)) == ((0, 1), (0.1, 0.5))
 
 
 @pytest.mark.parametrize("backbone", [None, ConvBackbone(1, [2, 3], [3, 3], [1, 2])])
@@ -276,6 +278,21 @@ def test_without_a_layer_the_head_sits_on_the_backbone(tmp_path):
     assert model.gain_bounds() == {}
 
 
+def test_a_checkpoint_of_another_backbone_is_refused(tmp_path):
+    class Negative(nn.Flatten):
+        def forward(self, images):
+            return 1 - super().forward(images)
+
+    trainer = fit(small(backbone=Negative()), tmp_path)
+    path = tmp_path / "model.ckpt"
+    trainer.save_checkpoint(path)
+    with pytest.raises(SettingError, match="backbone='Flatten': must be the checkpoint's own, Negative"):
+        NMODE.load_from_checkpoint(path)
+    again = NMODE.load_from_checkpoint(path, backbone=Negative())
+    images, _ = batch()
+    torch.testing.assert_close(again(images), trainer.model(images))
+
+
 def test_a_decay_of_1_is_allowed_with_a_warning_but_not_certified():
     with pytest.warns(UserWarning, match=r"^decay=1\.0"):
         small(decay=1.0)
@@ -311,6 +328,7 @@ def test_nan_stops_training_with_one_line(tmp_path):
         ({"backbone": ConvBackbone(3)}, r"model\.backbone='ConvBackbone'"),
         ({"backbone": nn.Conv2d(1, 2, 9)}, r"model\.backbone='Conv2d'"),
         ({"backbone": nn.Flatten(0)}, r"model\.backbone='Flatten': must give one tensor"),
+        ({"backbone": nn.Flatten(5)}, r"model\.backbone='Flatten': must accept images"),
         ({"backbone": nn.Tanh(), "intervals": IntervalTraining()}, "Tanh"),
     ],
 )
