@@ -24,6 +24,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from lightning_attractors.certificates.rounding import (
     FLOW_ARGUMENT_ERROR,
     FLOW_VALUE_ERROR,
+    UNDERFLOW,
     accumulated,
     affine_error,
     largest_size,
@@ -239,7 +240,7 @@ def _batch_norm(module: nn.BatchNorm2d, lower: Tensor, upper: Tensor) -> Interva
     if lower.dtype == torch.float64:
         # at most nine operations on each term, however it is arranged
         sizes = largest_size(lower, upper) + columns(mean.abs())
-        reach = reach + accumulated(9) * (columns(scale.abs()) * sizes + columns(bias.abs()))
+        reach = reach + accumulated(9) * (columns(scale.abs()) * sizes + columns(bias.abs())) + UNDERFLOW
     return middle - reach, middle + reach
 
 
@@ -255,7 +256,7 @@ def _adaptive_pool(module: nn.AdaptiveAvgPool2d, lower: Tensor, upper: Tensor) -
 def _average(module: nn.Module, lower: Tensor, upper: Tensor, terms: int) -> Interval:
     low, high = module(lower), module(upper)
     if lower.dtype == torch.float64:
-        error = accumulated(terms) * module(largest_size(lower, upper))
+        error = accumulated(terms) * module(largest_size(lower, upper)) + UNDERFLOW
         low, high = low - error, high + error
     return low, high
 

@@ -23,7 +23,7 @@ FLOW_VALUE_ERROR = 1e-6
 # Operations beyond the products: the bias, its addition, and the margin for float64.
 _EXTRA = 3
 # Products below the smallest normal number of float32 lose more than u, but less than this in sum.
-_UNDERFLOW = 1e-30
+UNDERFLOW = 1e-30
 
 
 def accumulated(operations: int) -> float:
@@ -45,7 +45,7 @@ def affine_error(weight: Tensor, bias: Tensor | None, largest: Tensor) -> Tensor
     """
     sizes = largest * weight.abs().flatten(1).sum(dim=1)
     total = sizes if bias is None else sizes + bias.abs()
-    return accumulated(weight[0].numel()) * total + _UNDERFLOW
+    return accumulated(weight[0].numel()) * total + UNDERFLOW
 
 
 def largest_size(lower: Tensor, upper: Tensor) -> Tensor:
