@@ -280,7 +280,7 @@ def parameters(module: Any, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _require_eval(module: nn.Module, fixed: bool) -> None:
-    why = "must be in eval mode, with running statistics if it has any"
+    why = "must be in eval mode, with running statistics if it has any, even in training against intervals"
     require(fixed, "module", type(module).__name__, why)
 
 

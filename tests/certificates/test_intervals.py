@@ -232,6 +232,8 @@ def test_modules_without_bounds_are_refused_by_name(module, named):
     x = torch.ones(1, 3, 1, 1) if isinstance(module, nn.BatchNorm2d) else torch.ones(1, 3)
     with pytest.raises(SettingError, match=f"module='{named}'") as refusal:
         propagate(nn.Sequential(nn.Identity(), module), x, x)
+    if isinstance(module, nn.BatchNorm2d | nn.Dropout):
+        assert "eval mode, with running statistics if it has any, even in training" in str(refusal.value)
 
 
 def test_a_layer_that_needs_a_solver_is_refused():
