@@ -17,6 +17,8 @@ from torch import Tensor
 UNIT = 2.0**-24
 
 # FlowMap in float32: Y at an argument off by this share of it (its reduction to one period), and the rest.
+# No measurement needs the share: on the CPU all of the error was at most 3.3e-7, up to |γ| = 1e7 and for
+# three flows of gain up to 2. It is a margin, for devices that round the products of the reduction.
 FLOW_ARGUMENT_ERROR = 4 * UNIT
 FLOW_VALUE_ERROR = 1e-6
 
