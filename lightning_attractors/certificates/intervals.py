@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import is_parametrized
 
 from lightning_attractors.certificates.rounding import (
     FLOW_ARGUMENT_ERROR,
     FLOW_VALUE_ERROR,
+    UNDERFLOW,
     accumulated,
     affine_error,
     largest_size,
@@ -72,7 +74,8 @@ def propagate(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
         Lower and upper bounds, of the shape of the outputs.
 
     Raises:
-        SettingError: naming the type of a module that is not known, or whose mode leaves it undetermined.
+        SettingError: naming the type of a module that is not known, that hooks may change, or whose mode
+            leaves it undetermined.
 
     Example:
         >>> layer = nn.Linear(2, 1, bias=False)
@@ -97,7 +100,7 @@ def margins(layers: nn.Module, head: nn.Linear, lower: Tensor, upper: Tensor, la
 
     Args:
         layers: everything before the head, a module that :func:`propagate` knows, to features (B, H).
-        head: the last layer, from H features to K logits.
+        head: the last layer, from H features to K logits, as :func:`require_plain` demands.
         lower: lower ends, shape (B, ...), float32 to train or float64 to certify.
         upper: upper ends, of the same shape.
         labels: the classes, shape (B,).
@@ -109,6 +112,7 @@ def margins(layers: nn.Module, head: nn.Linear, lower: Tensor, upper: Tensor, la
     Raises:
         SettingError: as :func:`propagate`.
     """
+    require_plain(head, nn.Linear)
     lower, upper = propagate(layers, lower, upper)
     with torch.autocast(lower.device.type, enabled=False):
         weight, bias = parameters(head, lower.dtype)
@@ -137,10 +141,37 @@ def margin_error(weight: Tensor, bias: Tensor | None, sizes: Tensor, labels: Ten
     return both.scatter(1, labels[:, None], 0.0)
 
 
+def require_plain(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Refuse a module that may compute something else than a class does with the module's attributes.
+
+    Weights that :mod:`torch.nn.utils.parametrize` computes are as good as any in eval mode. In train mode
+    they may differ each time, as those of ``parametrizations.spectral_norm`` do.
+
+    Raises:
+        SettingError: naming the type, if it is not of the class, is of a subclass with a ``forward`` of its
+            own, has forward hooks or a ``forward`` that was put in, or is parametrized and in train mode.
+    """
+    plain = _computes_as(module, kind)
+    require(plain, "module", type(module).__name__, f"must compute what {kind.__name__} does")
+    _require_untouched(module)
+
+
+def _computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    # a subclass may compute something else
+    return isinstance(module, kind) and type(module).forward is kind.forward
+
+
+def _require_untouched(module: nn.Module) -> None:
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    why = "must have no forward hooks, such as pruning and nn.utils.weight_norm add, nor a forward put in"
+    require(not hooked, "module", type(module).__name__, why)
+    _require_eval(module, not (module.training and is_parametrized(module)))
+
+
 def _propagate(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
     for kind, rule in _RULES.items():
-        # a subclass may compute something else
-        if isinstance(module, kind) and type(module).forward is kind.forward:
+        if _computes_as(module, kind):
+            _require_untouched(module)
             return rule(module, lower, upper)
     known = ", ".join(kind.__name__ for kind in _RULES)
     raise SettingError("module", type(module).__name__, f"has no interval bounds: must be one of {known}")
@@ -209,7 +240,7 @@ def _batch_norm(module: nn.BatchNorm2d, lower: Tensor, upper: Tensor) -> Interva
     if lower.dtype == torch.float64:
         # at most nine operations on each term, however it is arranged
         sizes = largest_size(lower, upper) + columns(mean.abs())
-        reach = reach + accumulated(9) * (columns(scale.abs()) * sizes + columns(bias.abs()))
+        reach = reach + accumulated(9) * (columns(scale.abs()) * sizes + columns(bias.abs())) + UNDERFLOW
     return middle - reach, middle + reach
 
 
@@ -225,7 +256,7 @@ def _adaptive_pool(module: nn.AdaptiveAvgPool2d, lower: Tensor, upper: Tensor) -
 def _average(module: nn.Module, lower: Tensor, upper: Tensor, terms: int) -> Interval:
     low, high = module(lower), module(upper)
     if lower.dtype == torch.float64:
-        error = accumulated(terms) * module(largest_size(lower, upper))
+        error = accumulated(terms) * module(largest_size(lower, upper)) + UNDERFLOW
         low, high = low - error, high + error
     return low, high
 
@@ -239,7 +270,7 @@ def _flow(module: FlowMap, lower: Tensor, upper: Tensor) -> Interval:
 
 
 def _nmode(module: NMODELayer, lower: Tensor, upper: Tensor) -> Interval:
-    return _propagate(module.flow, *_linear(module.linear, lower, upper))
+    return _propagate(module.flow, *_propagate(module.linear, lower, upper))
 
 
 def parameters(module: Any, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -249,9 +280,8 @@ def parameters(module: Any, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _require_eval(module: nn.Module, fixed: bool) -> None:
-    require(
-        fixed, "module", type(module).__name__, "must be in eval mode, with running statistics if it has any"
-    )
+    why = "must be in eval mode, with running statistics if it has any, even in training against intervals"
+    require(fixed, "module", type(module).__name__, why)
 
 
 _RULES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Interval]] = {

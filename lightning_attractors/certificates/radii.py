@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,13 @@ from lightning_attractors.certificates.intervals import (
     margin_error,
     margins,
     parameters,
+    require_plain,
     spreads,
 )
 from lightning_attractors.certificates.rounding import FLOW_VALUE_ERROR, accumulated, affine_error
 from lightning_attractors.dynamics.flow_map import FlowMap
 from lightning_attractors.dynamics.nmode import NMODELayer
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import require
 
 NormName = Literal["linf", "l2"]
 
@@ -65,9 +66,11 @@ def margin_constants(
         Shape (K, K), float64, symmetric, 0 on the diagonal.
 
     Raises:
-        SettingError: if the norm is unknown, the gain is not above 0, or the layer needs a solver.
+        SettingError: if the norm is unknown, the gain is not above 0, the layer needs a solver, or hooks or a
+            subclass may change what layer or head compute.
     """
-    gain = _flow(layer).gain if gain is None else gain
+    flow = _checked(layer, head)
+    gain = flow.gain if gain is None else gain
     require(norm in ("linf", "l2"), "norm", norm, "must be linf or l2")
     require(0 < gain < math.inf, "gain", gain, "must be above 0 and finite")
     weight, differences = layer.linear.weight.double(), spreads(head.weight.double())
@@ -110,7 +113,7 @@ def lipschitz_radii(
         Shape (B,), float64; 0 where the label does not win, infinite where the logits cannot change.
 
     Raises:
-        SettingError: if a setting is out of range or the layer needs a solver.
+        SettingError: if a setting is out of range, or as :func:`margin_constants`.
     """
     constant = backbone_constant
     require(0 < constant < math.inf, "backbone_constant", constant, "must be above 0 and finite")
@@ -129,7 +132,7 @@ def lipschitz_radii(
 
 def _sure_margins(layer: NMODELayer, head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
     """Margins (B, K) less what float32 rounding in layer and head can take from them at these features."""
-    flow = _flow(layer)
+    flow = _checked(layer, head)
     inner, offset = parameters(layer.linear, torch.float64)
     weight, bias = parameters(head, torch.float64)
     logits = functional.linear(flow(functional.linear(features, inner, offset)), weight, bias)
@@ -259,11 +262,13 @@ def certified_accuracy(radii: Tensor, correct: Tensor, strengths: Sequence[float
     return held.double().mean(dim=1)
 
 
-def _flow(layer: NMODELayer) -> FlowMap:
-    flow = layer.flow
-    if not isinstance(flow, FlowMap):
-        raise SettingError("layer", type(flow).__name__, "must have a FlowMap as flow")
-    return flow
+def _checked(layer: NMODELayer, head: nn.Linear) -> FlowMap:
+    """The layer's flow map, if layer and head compute what they look like."""
+    require_plain(layer, NMODELayer)
+    require_plain(layer.linear, nn.Linear)
+    require_plain(layer.flow, FlowMap)
+    require_plain(head, nn.Linear)
+    return cast(FlowMap, layer.flow)
 
 
 def _in_batches(function: Callable[..., Tensor], size: int, *tensors: Any) -> Tensor:

@@ -17,13 +17,15 @@ from torch import Tensor
 UNIT = 2.0**-24
 
 # FlowMap in float32: Y at an argument off by this share of it (its reduction to one period), and the rest.
+# No measurement needs the share: on the CPU all of the error was at most 3.3e-7, up to |γ| = 1e7 and for
+# three flows of gain up to 2. It is a margin, for devices that round the products of the reduction.
 FLOW_ARGUMENT_ERROR = 4 * UNIT
 FLOW_VALUE_ERROR = 1e-6
 
 # Operations beyond the products: the bias, its addition, and the margin for float64.
 _EXTRA = 3
 # Products below the smallest normal number of float32 lose more than u, but less than this in sum.
-_UNDERFLOW = 1e-30
+UNDERFLOW = 1e-30
 
 
 def accumulated(operations: int) -> float:
@@ -45,7 +47,7 @@ def affine_error(weight: Tensor, bias: Tensor | None, largest: Tensor) -> Tensor
     """
     sizes = largest * weight.abs().flatten(1).sum(dim=1)
     total = sizes if bias is None else sizes + bias.abs()
-    return accumulated(weight[0].numel()) * total + _UNDERFLOW
+    return accumulated(weight[0].numel()) * total + UNDERFLOW
 
 
 def largest_size(lower: Tensor, upper: Tensor) -> Tensor:

@@ -135,6 +135,14 @@ def test_float32_rounding_of_the_flow_is_covered(decay, time, span):
     assert float((upper - lower).max()) < 2.1e-6 + flow.gain * span * 2.0**-21
 
 
+@pytest.mark.parametrize("name", ["average pool", "adaptive pool", "bare batch norm"])
+def test_underflow_is_covered(name):
+    module, x = LAYERS[name](), torch.zeros(1, 2, 6, 6)
+    x[:, :, 0, 0] = 2.0**-149
+    lower, upper = propagate(module, x.double(), x.double())
+    assert bool(((lower <= module(x)) & (module(x) <= upper)).all())
+
+
 def test_margins_fold_the_head_into_differences():
     layer, head = NMODELayer(3, 5), nn.Linear(5, 3)
     with torch.no_grad():
@@ -222,8 +230,10 @@ class Negated(nn.Linear):
 )
 def test_modules_without_bounds_are_refused_by_name(module, named):
     x = torch.ones(1, 3, 1, 1) if isinstance(module, nn.BatchNorm2d) else torch.ones(1, 3)
-    with pytest.raises(SettingError, match=f"module='{named}'"):
+    with pytest.raises(SettingError, match=f"module='{named}'") as refusal:
         propagate(nn.Sequential(nn.Identity(), module), x, x)
+    if isinstance(module, nn.BatchNorm2d | nn.Dropout):
+        assert "eval mode, with running statistics if it has any, even in training" in str(refusal.value)
 
 
 def test_a_layer_that_needs_a_solver_is_refused():
