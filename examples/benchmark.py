@@ -1,4 +1,4 @@
-"""Speed against what it must be compared with, in one run: ``python examples/benchmark.py sa_node|cvfr|kh``.
+"""Speed against what it must be compared with: ``python examples/benchmark.py sa_node|cvfr|kh|nmode``.
 
 Every round times each variant once, one after the other, so that a busy machine slows all of them alike;
 figures are medians over the rounds, ratios are medians of the ratios within a round.
@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
+from torchdiffeq import odeint
 
-from lightning_attractors.dynamics import KHConv2d, normalized_update
+from lightning_attractors.dynamics import FlowMap, KHConv2d, normalized_update
 from lightning_attractors.models import CVFR, SANODE, AttractorClassifier
 
 Run = Callable[[], object]
@@ -27,6 +28,8 @@ NODES, BATCH, EULER_STEPS = 784, 250, 55
 # Krotov–Hopfield with the best published filters. Few images are timed: time goes with their number.
 GRID, WIDTH, P, M, DELTA = 20, 4, 4.0, 5, 0.1
 BATCH_KH, TIMED_IMAGES, TRAINING_IMAGES = 1000, 100, 50_000
+# nmODE as published for MNIST.
+BATCH_NMODE, NEURONS, DECAY, TIME = 256, 2048, 3.0, 1.0
 
 
 def rounds(variants: dict[str, Run], count: int) -> dict[str, list[float]]:
@@ -255,13 +258,77 @@ def kh(count: int) -> None:
     console.print(f"peak memory at batch {BATCH_KH}: {gibibytes:.2f} GiB; {torch.get_num_threads()} threads")
 
 
+def published_flow(gamma: Tensor) -> Tensor:
+    """The published integration: dopri5 for every batch, differentiated through its steps."""
+    span = torch.tensor([0.0, TIME])
+    start = torch.zeros_like(gamma)
+    states = odeint(
+        lambda _, y: -DECAY * y + (y + gamma).sin().square(),
+        start,
+        span,
+        rtol=1e-3,
+        atol=1e-3,
+        method="dopri5",
+    )
+    return states[-1]
+
+
+def forward_and_backward(flow: Callable[[Tensor], Tensor], linear: torch.nn.Linear | None) -> Run:
+    """An elementwise function of 256 × 2048 inputs, or of W x + b, and its gradients."""
+    x = torch.randn(BATCH_NMODE, NODES)
+    gamma = torch.randn(BATCH_NMODE, NEURONS, requires_grad=True)
+    adjoint = torch.randn(BATCH_NMODE, NEURONS)
+
+    def run() -> None:
+        if linear is None:
+            gamma.grad = None
+            flow(gamma).backward(adjoint)
+        else:
+            linear.zero_grad()
+            flow(linear(x)).backward(adjoint)
+
+    return run
+
+
+def nmode(count: int) -> None:
+    """The flow of an nmODE layer against the published solver, and against a GELU of the same shape."""
+    flow, linear = FlowMap(DECAY, TIME), torch.nn.Linear(NODES, NEURONS)
+    kinds = {
+        "flow map": flow,
+        "flow map, compiled": torch.compile(flow),
+        "GELU": functional.gelu,
+        "GELU, compiled": torch.compile(functional.gelu),
+        "dopri5": published_flow,
+    }
+    variants = {
+        f"{kind}{product}": forward_and_backward(function, linear if product else None)
+        for product in ("", ", with W x + b")
+        for kind, function in kinds.items()
+    }
+    seconds = rounds(variants, count)
+    title = (
+        f"nmODE flow, forward + backward, {BATCH_NMODE}×{NEURONS}, λ={DECAY:g}, t̄={TIME:g}, "
+        f"{torch.get_num_threads()} threads, median of {count}"
+    )
+    table = Table("", "time", "dopri5 / it", "it / GELU", title=title)
+    for name, values in seconds.items():
+        product = ", with W x + b" if name.endswith("b") else ""
+        table.add_row(
+            name,
+            f"{1e3 * statistics.median(values):.2f} ms",
+            f"{ratio(seconds[f'dopri5{product}'], values):.1f}",
+            f"{ratio(values, seconds[f'GELU{product}']):.2f}",
+        )
+    Console().print(table)
+
+
 def main() -> None:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benchmark", choices=["sa_node", "cvfr", "kh"])
+    parser.add_argument("benchmark", choices=["sa_node", "cvfr", "kh", "nmode"])
     parser.add_argument("--rounds", type=int, default=10, help="rounds to take the median of (default: 10)")
     arguments = parser.parse_args()
-    {"sa_node": sa_node, "cvfr": cvfr, "kh": kh}[arguments.benchmark](arguments.rounds)
+    {"sa_node": sa_node, "cvfr": cvfr, "kh": kh, "nmode": nmode}[arguments.benchmark](arguments.rounds)
 
 
 if __name__ == "__main__":

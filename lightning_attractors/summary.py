@@ -13,6 +13,7 @@ from lightning_attractors.callbacks import StabilityCertificate
 
 _METRICS = {
     "test/accuracy": "test accuracy",
+    "test/certified_accuracy": "certified accuracy",
     "test/accuracy_spread": "sd over realisations",
     "test/distance_accuracy": "accuracy by distance",
     "test/attractor_accuracy": "attractor accuracy H",
@@ -38,6 +39,9 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StabilityCertificate) and callback.certificates:
             table.add_row("stable attractors", _verdict(callback))
+        if isinstance(callback, StabilityCertificate) and callback.gain_bounds:
+            bounds = callback.gain_bounds.items()
+            table.add_row("gain bounds", ", ".join(f"{name} {bound:.4g}" for name, bound in bounds))
     table.add_row("training time", f"{training_seconds:.1f} s")
     for label, name in (
         ("config", "config.yaml"),

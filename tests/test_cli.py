@@ -11,10 +11,11 @@ from command_line import HERE, RUN, empty_folder, refused, run, spawn  # noqa: F
 from data_files import write_cifar10, write_mnist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_attractors.models import SANODE
+from lightning_attractors.models import NMODE, SANODE
 
 PAIRS = sorted(path.stem for path in (HERE / "configs").glob("*.yaml"))
 LETTERS = ["--config", str(HERE / "configs" / "sa_node_letters.yaml")]
+NMODE_LETTERS = ["--config", str(HERE / "configs" / "nmode_letters.yaml")]
 CVFR_LETTERS = ["--config", str(HERE / "configs" / "cvfr_letters.yaml")]
 
 
@@ -292,6 +293,93 @@ def test_settings_that_cannot_work_are_refused_before_training(arguments, messag
 def test_settings_of_cvfr_that_cannot_work_are_refused_before_training(arguments, message):
     assert message in refused("fit", *CVFR_LETTERS, *arguments)
     assert not list(Path().glob("runs/**/*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.time", 0], "time=0.0: must be finite and above 0"),
+        (["--model.decay", 0], "decay=0.0: must be finite and above 0"),
+        (["--model.clip", 0], "clip=0.0: must be null, or finite and above 0"),
+        (["--model.gain_penalty", -1], "gain_penalty=-1.0: must be finite and at least 0"),
+        (["--model.width", -1], "width=-1: must be at least 0"),
+        (["--model.decay", 1, "--model.intervals", "{epsilon: 0.1}"], "decay=1.0: must be above 1 for a"),
+        (["--model.intervals", "{epsilon: 2}"], "intervals.epsilon=2.0: must be above 0"),
+        (["--model.trades", "{beta: -1}"], "trades.beta=-1.0: must be finite and at least 0"),
+        (["--model.backbone", "ResNet18Features"], "model.backbone='ResNet18Features': must accept images"),
+        (
+            ["--model.backbone", "ResNet18Features", "--model.backbone.weights", "nothing.pt"],
+            "weights='nothing.pt': cannot be read",
+        ),
+    ],
+)
+def test_settings_of_nmode_that_cannot_work_are_refused_before_training(arguments, message):
+    assert message in refused("fit", *NMODE_LETTERS, *arguments)
+    assert not list(Path().glob("runs/**/*.ckpt"))
+
+
+def test_nan_in_nmode_is_refused_in_one_line():
+    poison = ["--trainer.callbacks+", "accidents.PoisonAt", "--trainer.callbacks.epoch", 0]
+    assert "loss is nan at step 0" in refused("fit", *NMODE_LETTERS, *poison)
+
+
+CONV = (
+    "{class_path: ConvBackbone, init_args: {in_channels: 1, channels: [2], kernel_sizes: [3], strides: [2]}}"
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["--model.trades", "{steps: 2}"],
+        ["--model.intervals", "{epsilon: 0.02, warmup: 1, ramp: 2}", "--model.backbone", CONV],
+    ],
+    ids=["TRADES", "intervals"],
+)
+def test_a_killed_nmode_run_resumes_to_the_same_weights(settings):
+    settings = [*NMODE_LETTERS, *settings, "--trainer.max_epochs", 4]
+    settings += ["--model.lr_scheduler", "OneCycle", "--model.lr_interval", "step"]
+    run("fit", *settings, "--trainer.logger.name", "whole")
+    kill = ["--trainer.callbacks+", "accidents.KillAt"]
+    kill += ["--trainer.callbacks.epoch", 2, "--trainer.callbacks.batch", 0]
+    killed = spawn("fit", *settings, *kill)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run("fit", *settings, "--ckpt_path", "last")
+    expected = weights("runs/whole/version_0/checkpoints/last.ckpt")
+    resumed = weights(RUN / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+    assert expected["layer.linear.weight"].abs().max() <= 0.2001
+    rebuilt = NMODE.load_from_checkpoint(RUN / "checkpoints" / "best.ckpt", map_location="cpu")
+    assert rebuilt(torch.rand(2, 1, 7, 7)).shape == (2, 5)
+    assert (rebuilt.trades is None) == ("--model.trades" not in settings)
+
+
+@pytest.mark.parametrize(
+    "setting", ["--model.trades={steps: 2}", "--model.intervals={epsilon: 0.02, warmup: 0}"]
+)
+def test_two_processes_train_nmode_in_mixed_precision(setting):
+    process = spawn(
+        *("fit", *NMODE_LETTERS, setting, "--trainer.precision", "bf16-mixed"),
+        *("--trainer.devices", 2, "--trainer.strategy", "ddp", "--trainer.max_epochs", 2),
+        *("--trainer.callbacks", "StabilityCertificate"),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "gain bounds" in process.stdout
+    assert weights(RUN / "checkpoints" / "last.ckpt")["layer.linear.weight"].abs().max() <= 0.2001
+
+
+def test_a_backbone_of_one_run_serves_another_and_its_file_is_needed_once():
+    write_data()
+    resnet = ["--config", HERE / "configs" / "nmode_cifar10.yaml"]
+    run("fit", *resnet)
+    Path("first.ckpt").write_bytes((RUN / "checkpoints" / "best.ckpt").read_bytes())
+    run("fit", *resnet, "--model.backbone.weights", "first.ckpt", "--trainer.logger.name", "second")
+    Path("first.ckpt").unlink()
+    best = Path("runs/second/version_0/checkpoints/best.ckpt")
+    rebuilt = NMODE.load_from_checkpoint(best, map_location="cpu").state_dict()
+    first = weights(RUN / "checkpoints" / "best.ckpt")
+    names = [name for name in first if name.startswith("backbone.")]
+    assert all(torch.equal(first[name], rebuilt[name]) for name in names)
 
 
 def test_a_checkpoint_with_other_attractors_is_refused():

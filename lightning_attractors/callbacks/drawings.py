@@ -122,6 +122,15 @@ def draw_filters(filters: Tensor) -> Figure:
     return figure
 
 
+def filter_images(filters: Tensor) -> Tensor | None:
+    """Filters (F, ...) as images (F, C, w, w), or None: those of a dense layer may not be square."""
+    if filters.ndim == 4:
+        return filters
+    flat = filters.flatten(1)
+    side = math.isqrt(flat.shape[1])
+    return flat.view(-1, 1, side, side) if side**2 == flat.shape[1] else None
+
+
 def as_png(figure: Figure) -> bytes:
     """The content of a PNG file with the figure."""
     picture = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import lightning as L
@@ -12,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_attractors.callbacks.drawings import as_png, draw_filters
+from lightning_attractors.callbacks.drawings import as_png, draw_filters, filter_images
 from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.metrics.filters import converged_filters, negative_share, positive_share
@@ -40,10 +41,11 @@ class FScore(Callback):
 
     Logs at the end of training epochs ``filters/f_score``, ``filters/negative`` (the share that is
     all-negative) and ``filters/largest_change`` (over filters, ‖ΔW_k‖ / ‖W_k‖ since the last look), and draws
-    the filters to TensorBoard and to ``figures/filters.png`` in the run's folder.
+    the filters to TensorBoard and to ``figures/filters.png`` in the run's folder; filters (F, D) of a dense
+    layer are drawn where D is a square.
 
-    The module needs ``filters``, shape (F, C, w, w), and the exponent ``p`` of their norm; arguments here
-    serve one that has them elsewhere. A module that has ``currents(images) -> (B, F, ...)`` and batches that
+    The module needs ``filters``, shape (F, ...), and the exponent ``p`` of their norm; arguments here serve
+    one that has them elsewhere. A module that has ``currents(images) -> (B, F, ...)`` and batches that
     begin with images (B, C, H, W) has the mean activity logged too, the current divided by ‖W_k‖_p^(p−1),
     of converged and of other filters: ``filters/activity_converged`` and ``filters/activity_unconverged``.
 
@@ -94,12 +96,12 @@ class FScore(Callback):
         except AttributeError as error:
             problem = f"{error}; give the callback the attribute's name or a callable"
             raise SettingError("FScore.filters", kind, problem) from error
-        require(len(shape) == 4, "FScore.filters", shape, f"{kind}'s must be of shape (F, C, w, w)")
+        require(len(shape) >= 2, "FScore.filters", shape, f"{kind}'s must be of shape (F, ...)")
         if self.p is None and not hasattr(pl_module, "p"):
             raise SettingError("FScore.p", None, f"{kind} has no p, so give the callback the norm's exponent")
 
     def filters(self, module: L.LightningModule) -> Tensor:
-        """The module's filters, (F, C, w, w), apart from its graph."""
+        """The module's filters, (F, ...), apart from its graph."""
         return self._filters(module).detach()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -122,16 +124,21 @@ class FScore(Callback):
         folder = run_folder(trainer)
         collapsed = False
         if trainer.is_global_zero:
-            scalars = self.scalars(pl_module)
-            figure = draw_filters(self.filters(pl_module))
-            log_scalars(trainer, scalars)
-            log_figure(trainer, "filters", figure)
-            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                write_atomically(folder / "figures" / "filters.png", as_png(figure))
+            log_scalars(trainer, self.scalars(pl_module))
+            self._draw(trainer, pl_module, folder)
             collapsed = self.collapsed(pl_module)
             self._previous = self.filters(pl_module).clone()
         if trainer.strategy.broadcast(collapsed):
             self._react(trainer)
+
+    def _draw(self, trainer: L.Trainer, module: L.LightningModule, folder: Path) -> None:
+        images = filter_images(self.filters(module))
+        if images is None:
+            return
+        figure = draw_filters(images)
+        log_figure(trainer, "filters", figure)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            write_atomically(folder / "figures" / "filters.png", as_png(figure))
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         done, learning = trainer.current_epoch + 1, getattr(trainer, "filter_epochs", 0)

@@ -1,21 +1,26 @@
-"""A certificate of stability for every equilibrium of a model, while it trains and when it is done."""
+"""A certificate of a model's stability, while it trains and when it is done."""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 from torch import Tensor, nn
 
+from lightning_attractors.callbacks.equilibria import (
+    draw_spectra,
+    finite_or_none,
+    spectral_scalars,
+    summarize,
+)
 from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
 from lightning_attractors.certificates import EquilibriumCertificate, certify_equilibria
 from lightning_attractors.errors import SettingError, require
@@ -24,26 +29,31 @@ Violation = Literal["warn", "stop", "raise"]
 
 
 class UnstableError(RuntimeError):
-    """An equilibrium could not be certified stable, and ``on_violation`` is ``raise``."""
+    """An equilibrium is not certified stable or a gain bound not finite; ``on_violation`` is ``raise``."""
 
 
 class StabilityCertificate(Callback):
-    """Certifies the linear stability of a model's equilibria in float64 and writes ``stability.json``.
+    """Certifies a model's stability in float64, by its equilibria or its gain, and writes ``stability.json``.
 
-    For every equilibrium: residual, spectral abscissa of the flow's Jacobian, spectral radius of the step
-    map's, return time, both eigenvalue error bounds, and whether it is proved stable. The numbers go to the
-    loggers as scalars, the spectra to TensorBoard as a figure, and everything to ``stability.json`` in the
-    run's folder. It is computed from a float64 copy of the module on the CPU, outside autocast, on rank 0:
-    it speaks of the maps in exact arithmetic, about whose fixed points lower precision adds its rounding.
+    **Equilibria.** The module needs ``equilibria() -> (K, N)`` and ``vector_field(x)`` for states of shape
+    (B, N); a ``step_map(x)`` is certified too where it exists. A module without them is served by the
+    callables here. Reported for every equilibrium: residual, spectral abscissa of the flow's Jacobian,
+    spectral radius of the step map's, return time, both eigenvalue error bounds, and whether it is proved
+    stable. The spectra go to TensorBoard as a figure.
 
-    The module needs ``equilibria() -> (K, N)`` and ``vector_field(x)`` for states of shape (B, N); a
-    ``step_map(x)`` is certified too where it exists. A module without them is served by the callables here.
+    **Gain.** The module needs ``gain_bounds()``, which gives numbers by name that bound how much it can
+    amplify a change of its input. They stand in ``stability.json`` under ``gain_bounds``; one that is not
+    finite bounds nothing, and counts like an equilibrium that is not certified.
+
+    All numbers go to the loggers as scalars ``stability/<name>``, and to ``stability.json`` in the run's
+    folder. They are computed from a float64 copy of the module on the CPU, outside autocast, on rank 0: they
+    speak of the maps in exact arithmetic, about whose fixed points lower precision adds its rounding.
 
     Args:
         every_n_epochs: how often to certify while training, at least 1; the end of fit and test is always
             certified.
-        on_violation: what to do when an equilibrium is not certified: ``warn``, ``stop`` training or
-            ``raise``.
+        on_violation: what to do when an equilibrium is not certified or a gain bound not finite: ``warn``,
+            ``stop`` training or ``raise``.
         tolerance: largest ‖J⁻¹F(x*)‖ / (1 + ‖x*‖), the relative distance by Newton's method to where F
             vanishes, at which x* counts as an equilibrium, above 0.
         equilibria: takes the module, gives its equilibria (K, N).
@@ -52,10 +62,13 @@ class StabilityCertificate(Callback):
 
     Attributes:
         certificates: the newest certificates, one per equilibrium; None before the first.
+        gain_bounds: the newest gain bounds by name; None before the first.
 
     Raises:
-        SettingError: before training, if a setting is out of range or the module has no equilibria.
-        UnstableError: if an equilibrium is not certified and ``on_violation`` is ``raise``.
+        SettingError: before training, if a setting is out of range or the module has neither equilibria nor
+            gain bounds.
+        UnstableError: if an equilibrium is not certified or a gain bound not finite, and ``on_violation`` is
+            ``raise``.
     """
 
     def __init__(
@@ -85,19 +98,24 @@ class StabilityCertificate(Callback):
         }
         self._certified_step = -1
         self.certificates: list[EquilibriumCertificate] | None = None
+        self.gain_bounds: dict[str, float] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        for name in ("equilibria", "vector_field"):
-            if self._callables[name] is None and not hasattr(pl_module, name):
-                raise SettingError(
-                    f"StabilityCertificate.{name}",
-                    None,
-                    f"{type(pl_module).__name__} has no {name}(), so give the callback a callable for it",
-                )
+        missing = [name for name in ("equilibria", "vector_field") if not self._has(pl_module, name)]
+        if missing and not (len(missing) == 2 and _has_gain(pl_module)):
+            raise SettingError(
+                f"StabilityCertificate.{missing[0]}",
+                None,
+                f"{type(pl_module).__name__} has no {missing[0]}(), so give the callback a callable for it, "
+                "or the module gain_bounds()",
+            )
+
+    def _has(self, module: nn.Module, name: str) -> bool:
+        return self._callables[name] is not None or hasattr(module, name)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._certified_step = -1
-        self.certificates = None
+        self.certificates = self.gain_bounds = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
@@ -113,24 +131,43 @@ class StabilityCertificate(Callback):
     def _certify(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._certified_step = trainer.global_step
         folder = run_folder(trainer)
-        failed: list[int] = []
+        failures: list[str] = []
         if trainer.is_global_zero:
-            self.certificates = self.certify(pl_module)
-            failed = [k for k, certificate in enumerate(self.certificates) if not certificate.stable]
-            log_scalars(trainer, _scalars(self.certificates))
-            log_figure(trainer, "stability/spectra", draw_spectra(self.certificates))
-            origin = {"stage": stage, "epoch": trainer.current_epoch, "global_step": trainer.global_step}
-            report = json.dumps({**origin, **summarize(self.certificates)}, indent=2)
+            report = {"stage": stage, "epoch": trainer.current_epoch, "global_step": trainer.global_step}
+            if self._has(pl_module, "equilibria"):
+                report |= self._report_equilibria(trainer, pl_module, failures)
+            if _has_gain(pl_module):
+                report |= self._report_gain(trainer, pl_module, failures)
             if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                write_atomically(folder / "stability.json", report + "\n")
-        failed = trainer.strategy.broadcast(failed)
+                write_atomically(folder / "stability.json", json.dumps(report, indent=2) + "\n")
+        failures = trainer.strategy.broadcast(failures)
+        if failures:
+            self._react(trainer, failures)
+
+    def _report_equilibria(
+        self, trainer: L.Trainer, module: L.LightningModule, failures: list[str]
+    ) -> dict[str, Any]:
+        self.certificates = self.certify(module)
+        failed = [k for k, certificate in enumerate(self.certificates) if not certificate.stable]
         if failed:
-            self._react(trainer, failed)
+            failures.append(f"equilibria {failed} are not certified stable")
+        log_scalars(trainer, spectral_scalars(self.certificates))
+        log_figure(trainer, "stability/spectra", draw_spectra(self.certificates))
+        return summarize(self.certificates)
+
+    def _report_gain(
+        self, trainer: L.Trainer, module: L.LightningModule, failures: list[str]
+    ) -> dict[str, Any]:
+        self.gain_bounds = self.bound_gain(module)
+        failed = [name for name, bound in self.gain_bounds.items() if not math.isfinite(bound)]
+        if failed:
+            failures.append(f"gain bounds {failed} are not finite")
+        log_scalars(trainer, {f"stability/{name}": bound for name, bound in self.gain_bounds.items()})
+        return {"gain_bounds": {name: finite_or_none(bound) for name, bound in self.gain_bounds.items()}}
 
     def certify(self, module: L.LightningModule) -> list[EquilibriumCertificate]:
         """Certificates of a module's equilibria, one per equilibrium; the module is not changed."""
-        # Test loops run in inference mode, whose tensors know no derivatives.
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        with _exact_arithmetic():
             exact = _exact_twin(module).eval()
             functions = {name: self._bind(name, exact) for name in self._callables}
             equilibria, vector_field = functions["equilibria"], functions["vector_field"]
@@ -139,6 +176,12 @@ class StabilityCertificate(Callback):
             points = _exact(equilibria())
             return certify_equilibria(points, vector_field, functions["step_map"], self.tolerance)
 
+    def bound_gain(self, module: L.LightningModule) -> dict[str, float]:
+        """A module's gain bounds by name; the module is not changed."""
+        with _exact_arithmetic():
+            exact: Any = _exact_twin(module).eval()
+            return {name: float(bound) for name, bound in exact.gain_bounds().items()}
+
     def _bind(self, name: str, module: nn.Module) -> Callable[..., Tensor] | None:
         given = self._callables[name]
         if given is not None:
@@ -146,14 +189,25 @@ class StabilityCertificate(Callback):
         own: Callable[..., Tensor] | None = getattr(module, name, None)
         return own
 
-    def _react(self, trainer: L.Trainer, failed: list[int]) -> None:
-        message = f"equilibria {failed} are not certified stable (see stability.json)"
+    def _react(self, trainer: L.Trainer, failures: list[str]) -> None:
+        message = f"{'; '.join(failures)} (see stability.json)"
         if self.on_violation == "raise":
             raise UnstableError(message)
         if self.on_violation == "stop":
             trainer.should_stop = True
             message += "; training stops"
         rank_zero_warn(message)
+
+
+def _has_gain(module: nn.Module) -> bool:
+    return hasattr(module, "gain_bounds")
+
+
+@contextmanager
+def _exact_arithmetic() -> Iterator[None]:
+    # Test loops run in inference mode, whose tensors know no derivatives.
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        yield
 
 
 def _exact_twin(module: nn.Module) -> nn.Module:
@@ -181,80 +235,3 @@ def _exact_twin(module: nn.Module) -> nn.Module:
 def _exact(value: Tensor) -> Tensor:
     dtype = torch.float64 if value.is_floating_point() else value.dtype
     return value.detach().to("cpu", dtype, copy=True)
-
-
-def _scalars(certificates: list[EquilibriumCertificate]) -> dict[str, float]:
-    flows = [certificate.flow for certificate in certificates]
-    scalars = {
-        "stability/certified": sum(certificate.stable for certificate in certificates) / len(certificates),
-        "stability/abscissa": max(flow.spectrum.abscissa for flow in flows),
-        "stability/residual": max(flow.residual for flow in flows),
-        "stability/condition": max(flow.spectrum.condition for flow in flows),
-    }
-    radii = [certificate.step.spectrum.radius for certificate in certificates if certificate.step is not None]
-    return {**scalars, "stability/spectral_radius": max(radii)} if radii else scalars
-
-
-def summarize(certificates: list[EquilibriumCertificate]) -> dict[str, Any]:
-    """The content of ``stability.json``: the verdict, the worst figures and one entry per equilibrium.
-
-    Figures that are not finite (an error bound that could not be established) are written as null.
-    """
-    spectra = [certificate.flow.spectrum for certificate in certificates]
-    return {
-        "stable": all(certificate.stable for certificate in certificates),
-        "certified": sum(certificate.stable for certificate in certificates),
-        "equilibria": len(certificates),
-        "worst_abscissa": _finite(max(spectrum.abscissa for spectrum in spectra)),
-        "condition_of_eigenvectors": _finite(max(spectrum.condition for spectrum in spectra)),
-        "attractors": [_entry(k, certificate) for k, certificate in enumerate(certificates)],
-    }
-
-
-def _entry(index: int, certificate: EquilibriumCertificate) -> dict[str, Any]:
-    flow, step = certificate.flow, certificate.step
-    entry = {
-        "index": index,
-        "stable": certificate.stable,
-        "is_equilibrium": flow.is_fixed,
-        "residual": _finite(flow.residual),
-        "distance": _finite(flow.distance),
-        "flow_stable": certificate.flow_is_stable,
-        "spectral_abscissa": _finite(flow.spectrum.abscissa),
-        "spectral_abscissa_error_bound": _finite(flow.spectrum.error_bound),
-        "return_time": _finite(certificate.return_time),
-    }
-    if step is None:
-        return entry
-    return entry | {
-        "step_map_stable": certificate.step_is_stable,
-        "step_map_residual": _finite(step.residual),
-        "spectral_radius": _finite(step.spectrum.radius),
-        "spectral_radius_error_bound": _finite(step.spectrum.error_bound),
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def draw_spectra(certificates: list[EquilibriumCertificate]) -> Figure:
-    """Eigenvalues in the complex plane: the flow beside the axis, the step map in the unit circle."""
-    has_step = any(certificate.step is not None for certificate in certificates)
-    figure = Figure(figsize=(10 if has_step else 5, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2 if has_step else 1, squeeze=False)[0]
-    for k, certificate in enumerate(certificates):
-        values = certificate.flow.spectrum.eigenvalues
-        axes[0].scatter(values.real, values.imag, s=9, alpha=0.6, color=f"C{k % 10}", label=str(k))
-        if certificate.step is not None:
-            values = certificate.step.spectrum.eigenvalues
-            axes[1].scatter(values.real, values.imag, s=9, alpha=0.6, color=f"C{k % 10}")
-    axes[0].axvline(0, color="black", linewidth=1)
-    axes[0].set(title="Flow: stable left of the axis", xlabel="real part", ylabel="imaginary part")
-    if len(certificates) <= 10:
-        axes[0].legend(title="attractor", fontsize="x-small", ncols=2)
-    if has_step:
-        axes[1].add_patch(Circle((0, 0), 1, fill=False, color="black"))
-        axes[1].set_aspect("equal", adjustable="datalim")
-        axes[1].set(title="Step map: stable inside the circle", xlabel="real part")
-    return figure

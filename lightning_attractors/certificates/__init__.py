@@ -8,5 +8,35 @@ from lightning_attractors.certificates.equilibria import (
     jacobian,
     spectrum,
 )
+from lightning_attractors.certificates.gains import finite_time_gain, published_gain
+from lightning_attractors.certificates.intervals import linf_box, margins, propagate
+from lightning_attractors.certificates.radii import (
+    NormName,
+    certified_accuracy,
+    interval_radii,
+    interval_verified,
+    lipschitz_radii,
+    margin_constants,
+    spectral_norm,
+)
 
-__all__ = ["EquilibriumCertificate", "Point", "Spectrum", "certify_equilibria", "jacobian", "spectrum"]
+__all__ = [
+    "EquilibriumCertificate",
+    "NormName",
+    "Point",
+    "Spectrum",
+    "certified_accuracy",
+    "certify_equilibria",
+    "finite_time_gain",
+    "interval_radii",
+    "interval_verified",
+    "jacobian",
+    "linf_box",
+    "lipschitz_radii",
+    "margin_constants",
+    "margins",
+    "propagate",
+    "published_gain",
+    "spectral_norm",
+    "spectrum",
+]

@@ -1,4 +1,4 @@
-"""The mathematics in plain torch: couplings, vector fields, integrators, noise, local plasticity."""
+"""The mathematics in plain torch: couplings, fields, integrators, flow maps, noise, local plasticity."""
 
 from lightning_attractors.dynamics.couplings import (
     Coupling,
@@ -8,6 +8,7 @@ from lightning_attractors.dynamics.couplings import (
     make_coupling,
 )
 from lightning_attractors.dynamics.fields import CoupledField, DoubleWellField, FiringRateField
+from lightning_attractors.dynamics.flow_map import FlowMap
 from lightning_attractors.dynamics.fused_euler import integrate_fused
 from lightning_attractors.dynamics.gains import Gain, HillGain, check_gain
 from lightning_attractors.dynamics.integrate import (
@@ -24,17 +25,17 @@ from lightning_attractors.dynamics.integrate import (
     states,
     trajectory,
 )
+from lightning_attractors.dynamics.nmode import NMODELayer
 from lightning_attractors.dynamics.noise import DampedNoise, damping_scale, keyed_generator
 from lightning_attractors.dynamics.patterns import block_patterns, random_patterns
 from lightning_attractors.dynamics.plasticity import (
     KHConv2d,
     RankingName,
-    ScheduleName,
     check_plasticity,
-    learning_rate,
     normalized_update,
     plasticity_update,
 )
+from lightning_attractors.dynamics.schedules import ScheduleName, learning_rate
 
 __all__ = [
     "STEPS",
@@ -44,10 +45,12 @@ __all__ = [
     "DampedNoise",
     "DoubleWellField",
     "FiringRateField",
+    "FlowMap",
     "Gain",
     "HillGain",
     "IntegratorName",
     "KHConv2d",
+    "NMODELayer",
     "ProjectedCoupling",
     "RankingName",
     "ScheduleName",

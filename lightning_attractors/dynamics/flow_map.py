@@ -1,74 +1,137 @@
 """The flow map of nmODE: the whole integration as one periodic function.
 
 A neuron ẏ = −λy + sin²(y + γ), y(0) = 0, is coupled to no other one, so that y(t̄) = Y(γ) is a scalar function
-of its input. Y has period π, as sin² has, and its Fourier coefficients decay exponentially.
+of its input. Y has period π, as sin² has, and its Fourier coefficients decay exponentially. Y ≥ 0, and 0 only
+at the multiples of π, where y ≡ 0; between two of them it rises to one maximum and falls again.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
+from lightning_attractors.dynamics.flow_series import (
+    Coefficients,
+    FlowSeries,
+    Series,
+    differentiate,
+    solve_series,
+)
+from lightning_attractors.dynamics.flow_table import FlowTable
 from lightning_attractors.errors import require
 
-_TOLERANCE = 1e-13
+_SLACK = 1e-11  # the largest error of Y in float64
 
 
-def flow_samples(decay: float, time: float, count: int) -> np.ndarray:
-    """Y(kπ/count) for k = 0 … count − 1, in float64."""
-    gamma = np.arange(count) * np.pi / count
-
-    def field(_: float, y: np.ndarray) -> np.ndarray:
-        return -decay * y + np.sin(y + gamma) ** 2
-
-    start = np.zeros(count)
-    solution = solve_ivp(field, (0, time), start, method="DOP853", rtol=_TOLERANCE, atol=_TOLERANCE)
-    end: np.ndarray = solution.y[:, -1]
-    return end
-
-
-class FlowMap(nn.Module):
-    """Y(γ) = y(t̄) of ẏ = −λy + sin²(y + γ), y(0) = 0, without a solver (Luo, He and Yi, 2024).
+class Decaying(nn.Module):
+    """A module with a decay λ that is a constant, or trained as log λ so that it stays above 0.
 
     Args:
-        decay: λ, above 0.
-        time: t̄, above 0.
-
-    Attributes:
-        gain: sup|Y′|, never less than the true one.
-        lowest: a lower bound of Y.
-        highest: an upper bound of Y.
+        decay: λ, above 0; at or below 1 with a warning.
+        trainable: whether λ is a parameter.
 
     Raises:
-        SettingError: if a setting is out of range.
+        SettingError: if ``decay`` is not above 0 and finite.
     """
 
-    def __init__(self, decay: float = 3.0, time: float = 1.0) -> None:
+    log_decay: nn.Parameter | None
+
+    def __init__(self, decay: float, trainable: bool) -> None:
         super().__init__()
         require(0 < decay < math.inf, "decay", decay, "must be finite and above 0")
-        require(0 < time < math.inf, "time", time, "must be finite and above 0")
-        self.decay = decay
-        self.time = time
-        coefficients = np.fft.rfft(flow_samples(decay, time, 1024)) / 1024
-        kept = max(2, int(np.flatnonzero(np.abs(coefficients) > 1e-14)[-1]) + 1)
-        self.register_buffer("coefficients", torch.from_numpy(coefficients[:kept]), persistent=False)
-        fine = torch.arange(8192, dtype=torch.float64) * math.pi / 8192
-        values, slopes = self._evaluate(fine, 0), self._evaluate(fine, 1)
-        self.gain = float(slopes.abs().max()) * (1 + 1e-6)
-        self.lowest, self.highest = float(values.min()) - 1e-9, float(values.max()) + 1e-9
-        self.turning_points = (float(fine[values.argmin()]), float(fine[values.argmax()]))
+        if decay <= 1:
+            warnings.warn(
+                f"decay={decay}: the gain bound 1/(λ − 1) needs λ > 1; training works without", stacklevel=3
+            )
+        self._decay = float(decay)
+        self.log_decay = nn.Parameter(torch.tensor(math.log(decay))) if trainable else None
 
-    def _evaluate(self, gamma: Tensor, order: int) -> Tensor:
-        harmonics = torch.arange(len(self.coefficients), dtype=torch.float64)
-        weights = self.coefficients * (2j * harmonics) ** order
-        weights[1:] *= 2
-        return sum(
-            c.real * (2 * k * gamma).cos() - c.imag * (2 * k * gamma).sin() for k, c in enumerate(weights)
+    @property
+    def decay(self) -> float:
+        """λ as it is now."""
+        return self._decay if self.log_decay is None else math.exp(float(self.log_decay.detach()))
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """A solved flow and its tables: Y and, where λ is trained, ∂Y/∂λ."""
+
+    decay: float
+    series: FlowSeries
+    tables: tuple[FlowTable, ...]
+
+    @property
+    def coefficients(self) -> tuple[Coefficients, ...]:
+        values, sensitivity = self.series.values, self.series.sensitivity
+        return (values,) if sensitivity is None else (values, sensitivity)
+
+
+def _solve(decay: float, time: float, sensitive: bool) -> _Solved:
+    series = solve_series(decay, time, sensitive)
+    tables = [FlowTable(series.values, series.curvatures, max(1.0, series.gain))]
+    if series.sensitivity is not None:
+        size, first, second, third = (
+            float(abs(differentiate(series.sensitivity, order)).sum()) for order in range(4)
         )
+        tables.append(FlowTable(series.sensitivity, (second / max(1.0, size), third), max(1.0, first)))
+    return _Solved(decay, series, tuple(tables))
+
+
+class FlowMap(Decaying):
+    """Y(γ) = y(t̄) of ẏ = −λy + sin²(y + γ), y(0) = 0, without a solver (Luo, He and Yi, 2024).
+
+    Float64 is evaluated by the Fourier series, to 1e-11. Float32, and whatever is lower, also under autocast,
+    is evaluated and returned in float32, by a table, to 1e-6 in Y and 1e-5 max(1, sup|Y′|) in Y′. Beyond
+    |γ| = 100 the rounding of γ itself is the larger error. A nan or an infinity gives nan. Float32 has
+    derivatives up to the fourth, float64 has all of them.
+
+    A trained λ is the parameter ``log_decay``, and its tables follow it. ∂²Y/∂λ² counts as 0.
+
+    Args:
+        decay: λ, above 0; at or below 1 with a warning.
+        time: t̄, above 0.
+        trainable_decay: whether λ is trained.
+
+    Raises:
+        SettingError: if a setting is out of range, or the flow too steep to be tabulated (λ < 1, long t̄).
+
+    Example:
+        >>> flow = FlowMap(decay=3.0, time=1.0)
+        >>> flow(torch.tensor([0.0, 1.0]))
+        tensor([0.0000, 0.3000])
+        >>> round(flow.gain, 4)
+        0.4316
+    """
+
+    def __init__(self, decay: float = 3.0, time: float = 1.0, trainable_decay: bool = False) -> None:
+        super().__init__(decay, trainable_decay)
+        require(0 < time < math.inf, "time", time, "must be finite and above 0")
+        self.time = float(time)
+        self._solved = _solve(self.decay, self.time, trainable_decay)
+
+    @property
+    def gain(self) -> float:
+        """sup|Y′|: at most 2e-6 relative above the true one, and never below."""
+        return self._current().series.gain
+
+    @property
+    def lowest(self) -> float:
+        """A lower bound of Y, evaluation in float64 included."""
+        return -_SLACK
+
+    @property
+    def highest(self) -> float:
+        """An upper bound of Y, evaluation in float64 included."""
+        return self._current().series.highest + _SLACK
+
+    @property
+    def turning_points(self) -> tuple[float, float]:
+        """Where in [0, π) the minimum and the maximum are."""
+        return 0.0, self._current().series.top
 
     def forward(self, gamma: Tensor) -> Tensor:
         """Y(γ), elementwise."""
@@ -79,13 +142,55 @@ class FlowMap(nn.Module):
         return self._evaluate(gamma, 1)
 
     def image(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        """The smallest interval that holds Y of [lower, upper], elementwise; differentiable in both ends."""
+        """The smallest interval that holds Y of [lower, upper], elementwise; differentiable in both ends.
+
+        In float64 it is widened by more than the error of an evaluation, so that it is never too small.
+
+        Args:
+            lower: lower ends.
+            upper: upper ends, same shape; lower ≤ upper is for the caller to see to.
+        """
         ends = self(lower), self(upper)
         low, high = torch.minimum(*ends), torch.maximum(*ends)
-        bottom, top = self.turning_points
-        # the first turning point at or after the lower end
-        nearest_bottom = bottom + math.pi * torch.ceil((lower - bottom) / math.pi)
-        nearest_top = top + math.pi * torch.ceil((lower - top) / math.pi)
-        low = torch.where(nearest_bottom <= upper, torch.full_like(low, self.lowest), low)
-        high = torch.where(nearest_top <= upper, torch.full_like(high, self.highest), high)
+        top = self._current().series.top
+        # A turning point missed by a rounding error lies so close to an end that Y there is the same.
+        highest = self(low.detach().new_full((), top))
+        low = torch.where(_contains(lower, upper, 0.0), torch.zeros_like(low), low)
+        high = torch.where(_contains(lower, upper, top), highest, high)
+        if low.dtype == torch.float64:
+            return low - 2 * _SLACK, high + 2 * _SLACK
         return low, high
+
+    def extra_repr(self) -> str:
+        return f"decay={self.decay:g}, time={self.time:g}"
+
+    def _evaluate(self, gamma: Tensor, order: int) -> Tensor:
+        solved = self._current()
+        if gamma.dtype == torch.float64:
+            parts = [Series.apply(gamma, coefficients, order) for coefficients in solved.coefficients]
+        else:
+            gamma = gamma.float()
+            parts = [table(gamma, order) for table in solved.tables]
+        if self.log_decay is None:
+            return parts[0]
+        decay = self.log_decay.to(parts[0].dtype).exp()
+        return torch.addcmul(parts[0], decay - decay.detach(), parts[1])  # adds 0, but not to the gradient
+
+    def _current(self) -> _Solved:
+        if self.log_decay is not None:
+            self._follow()
+        return self._solved
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _follow(self) -> None:
+        decay = self.decay
+        if decay != self._solved.decay:
+            require(0 < decay < math.inf, "decay", decay, "must be finite and above 0")
+            self._solved = _solve(decay, self.time, True)
+
+
+def _contains(lower: Tensor, upper: Tensor, point: float) -> Tensor:
+    """Whether [lower, upper] holds ``point`` or a copy of it some periods away."""
+    with torch.no_grad():
+        first = ((lower - point) / math.pi).ceil_()
+        return first <= (upper - point) / math.pi

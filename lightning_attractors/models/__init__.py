@@ -1,20 +1,29 @@
 """One LightningModule per family of models."""
 
 from lightning_attractors.models.attractor import AttractorClassifier
+from lightning_attractors.models.backbones import ConvBackbone, ResNet18Features
 from lightning_attractors.models.backprop_cnn import BackpropCNN
 from lightning_attractors.models.base import Classifier
 from lightning_attractors.models.cvfr import CVFR
+from lightning_attractors.models.interval_training import IntervalTraining
 from lightning_attractors.models.krotov_hopfield import KrotovHopfield
+from lightning_attractors.models.nmode import NMODE
 from lightning_attractors.models.optimizers import GroupedOptimizer, OneCycle
 from lightning_attractors.models.sa_node import SANODE
+from lightning_attractors.models.trades import TRADES
 
 __all__ = [
     "CVFR",
+    "NMODE",
     "SANODE",
+    "TRADES",
     "AttractorClassifier",
     "BackpropCNN",
     "Classifier",
+    "ConvBackbone",
     "GroupedOptimizer",
+    "IntervalTraining",
     "KrotovHopfield",
     "OneCycle",
+    "ResNet18Features",
 ]

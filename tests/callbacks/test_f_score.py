@@ -188,6 +188,20 @@ def test_figures_go_to_tensorboard(tmp_path):
     assert (tmp_path / "figures" / "filters.png").exists()
 
 
+@pytest.mark.parametrize(("entries", "drawn"), [(9, True), (8, False)])
+def test_filters_of_a_dense_layer_are_watched_and_drawn_where_they_are_square(
+    tmp_path, logged, entries, drawn
+):
+    class Dense(Learner):
+        def __init__(self):
+            super().__init__(stay)
+            self.weight = torch.nn.Parameter(torch.full((4, entries), entries**-0.5), requires_grad=False)
+
+    fit(tmp_path, FScore(), Dense(), epochs=1)
+    assert logged[0]["filters/f_score"] == 1
+    assert (tmp_path / "figures" / "filters.png").exists() == drawn
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_filter_is_drawn_from_its_smallest_entry_to_its_largest(channels):
     filters = torch.randn(7, channels, 2, 2)

@@ -1,4 +1,5 @@
 import json
+from unittest.mock import patch
 
 import lightning as L
 import pytest
@@ -8,6 +9,7 @@ from trainers import quiet_trainer
 from lightning_attractors.callbacks import StabilityCertificate, UnstableError
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import SANODE
+from lightning_attractors.summary import print_summary
 
 
 class Stranger(L.LightningModule):
@@ -122,9 +124,56 @@ def test_one_callback_serves_one_fit_after_another(tmp_path):
         trainer_in(tmp_path, callback, epochs=2).fit(Stranger(rate=0.5), torch.ones(2, 2))
 
 
-def test_a_module_without_equilibria_is_refused_before_training(tmp_path):
-    with pytest.raises(SettingError, match=r"StabilityCertificate\.equilibria=None"):
+def test_a_module_without_equilibria_or_gain_is_refused_before_training(tmp_path):
+    text = (
+        r"StabilityCertificate\.equilibria=None: Stranger has no equilibria\(\).* or the module gain_bounds"
+    )
+    with pytest.raises(SettingError, match=text):
         trainer_in(tmp_path, StabilityCertificate()).fit(Stranger(), torch.ones(2, 2))
+
+
+class Amplifier(Stranger):
+    """It has a gain and no equilibria."""
+
+    def gain_bounds(self):
+        assert not self.training
+        assert self.weight.dtype == torch.float64
+        return {"exact": self.weight.abs().max(), "published": 1 / (self.weight[0, 0].abs() - 1)}
+
+
+def test_gain_bounds_are_reported_where_there_are_no_equilibria(tmp_path, capsys):
+    callback = StabilityCertificate(every_n_epochs=2)
+    trainer, module = trainer_in(tmp_path, callback, epochs=3), Amplifier(rate=-5.0)
+    scalars = []
+    with patch(
+        "lightning_attractors.callbacks.stability.log_scalars", lambda _, found: scalars.append(found)
+    ):
+        trainer.fit(module, torch.ones(2, 2))
+    assert scalars == [{"stability/exact": 5.0, "stability/published": 0.25}] * 2  # epochs 2 and 3
+    assert report(tmp_path) == {
+        "stage": "fit",
+        "epoch": 3,
+        "global_step": 6,
+        "gain_bounds": {"exact": 5.0, "published": 0.25},
+    }
+    assert module.weight.dtype == torch.float32
+    print_summary(trainer, tmp_path, 1.0)
+    assert "exact 5, published 0.25" in capsys.readouterr().out
+
+
+def test_a_gain_bound_that_is_not_finite_is_a_violation(tmp_path):
+    trainer = trainer_in(tmp_path, StabilityCertificate(on_violation="raise"))
+    with pytest.raises(UnstableError, match=r"gain bounds \['published'\] are not finite"):
+        trainer.fit(Amplifier(rate=-1.0), torch.ones(2, 2))
+    assert report(tmp_path)["gain_bounds"] == {"exact": 2.0, "published": None}
+
+
+def test_equilibria_and_gain_bounds_are_reported_together(tmp_path):
+    with pytest.warns(UserWarning, match=r"equilibria \[0\] are not certified stable; gain bounds \['publ"):
+        trainer_in(tmp_path, certificate()).fit(Amplifier(rate=1.0), torch.ones(2, 2))
+    found = report(tmp_path)
+    assert found["stable"] is False
+    assert found["gain_bounds"]["exact"] == 2.0
 
 
 @pytest.mark.parametrize("settings", [{"every_n_epochs": 0}, {"on_violation": "shout"}, {"tolerance": 0.0}])

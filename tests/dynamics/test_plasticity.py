@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from lightning_attractors.dynamics import KHConv2d, learning_rate, normalized_update, plasticity_update
+from lightning_attractors.dynamics import KHConv2d, normalized_update, plasticity_update
 from lightning_attractors.errors import SettingError
 
 
@@ -254,23 +254,3 @@ def test_a_layer_refuses_what_cannot_work():
             conv.plasticity(enough, 2, 0.1, fraction=fraction)
         with pytest.raises(SettingError, match="fraction"):
             next(conv.plasticity_by_position(enough, 2, 0.1, fraction=fraction))
-
-
-def test_learning_rates_are_those_of_the_thesis():
-    def rates(schedule, epochs=(0, 5, 10), **settings_):
-        return [learning_rate(schedule, t, 10, 2.0, **settings_) for t in epochs]
-
-    assert rates("linear") == [2.0, 1.0, 0.0]
-    assert rates("exponential", tau=3.0) == pytest.approx([2.0, 2 * math.exp(-1.5), 2 * math.exp(-3)])
-    assert rates("cosine") == pytest.approx([2.0, 1.0, 0.0])
-    assert rates("cosine", [2]) == pytest.approx([1 + math.cos(0.2 * math.pi)])
-    assert rates("step", (0, 3, 4, 8), gamma=0.5, step=4) == [2.0, 2.0, 1.0, 0.5]
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [{"schedule": "cubic"}, {"epochs": 0}, {"tau": -1.0}, {"gamma": 0.0}, {"gamma": 2.0}, {"step": 0}],
-)
-def test_schedules_out_of_range_are_refused(changed):
-    with pytest.raises(SettingError, match=next(iter(changed))):
-        learning_rate(**{"schedule": "linear", "epoch": 0, "epochs": 1, **changed})

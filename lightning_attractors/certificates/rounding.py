@@ -1,0 +1,53 @@
+"""How far the float32 evaluation of a layer can be from exact arithmetic with the same float32 weights.
+
+A sum of n products, in whatever order and with or without fused multiply-add, is off by at most
+γ_n Σ|w_k||x_k| with γ_n = nu/(1 − nu) and u = 2⁻²⁴ (Higham, Accuracy and Stability of Numerical Algorithms,
+§3.1). Here Σ|w_k||x_k| ≤ ‖w‖₁ max|x|, which costs no product: like moving the inputs by γ_n max|x|, or 5e-5
+for the 784 pixels of an MNIST image.
+
+n counts a few operations more than there are. One of them, 2⁻²⁴ of the whole, covers the rounding of the
+float64 in which the certificate itself is computed, which is less than n 2⁻⁵² of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+UNIT = 2.0**-24
+
+# FlowMap in float32: Y at an argument off by this share of it (its reduction to one period), and the rest.
+FLOW_ARGUMENT_ERROR = 4 * UNIT
+FLOW_VALUE_ERROR = 1e-6
+
+# Operations beyond the products: the bias, its addition, and the margin for float64.
+_EXTRA = 3
+# Products below the smallest normal number of float32 lose more than u, but less than this in sum.
+_UNDERFLOW = 1e-30
+
+
+def accumulated(operations: int) -> float:
+    """γ_n for n operations and a few more; infinite where float32 sums that long say nothing."""
+    share = (operations + _EXTRA) * UNIT
+    return share / (1 - share) if share < 1 else float("inf")
+
+
+def affine_error(weight: Tensor, bias: Tensor | None, largest: Tensor) -> Tensor:
+    """Bound of the error of each output of a linear or convolutional layer.
+
+    Args:
+        weight: shape (F, ...): one output's weights for each of F outputs or channels.
+        bias: shape (F,), or None.
+        largest: max|x| over the inputs, a shape (..., 1) that broadcasts against (F,).
+
+    Returns:
+        Shape (..., F).
+    """
+    sizes = largest * weight.abs().flatten(1).sum(dim=1)
+    total = sizes if bias is None else sizes + bias.abs()
+    return accumulated(weight[0].numel()) * total + _UNDERFLOW
+
+
+def largest_size(lower: Tensor, upper: Tensor) -> Tensor:
+    """max(|lower|, |upper|), elementwise: the largest |x| of an interval."""
+    return torch.maximum(lower.abs(), upper.abs())

@@ -1,0 +1,311 @@
+"""NMODE and nmODE+: neurons with a memory of their own, between any backbone and a linear head."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_attractors.certificates import (
+    finite_time_gain,
+    interval_verified,
+    linf_box,
+    margins,
+    propagate,
+    published_gain,
+)
+from lightning_attractors.dynamics import FlowMap, NMODELayer, keyed_generator
+from lightning_attractors.errors import SettingError, require
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
+from lightning_attractors.models.interval_training import IntervalTraining, is_certified, worst_case_loss
+from lightning_attractors.models.modes import evaluating
+from lightning_attractors.models.trades import TRADES
+
+_OBJECTS = ("backbone", "trades", "intervals")
+# Streams of random numbers.
+_TRAIN, _VALIDATION = 0, 1
+
+
+class NMODE(CrossEntropyClassifier):
+    """Backbone → ẏ = −λy + sin²(y + W x + b) from y(0) = 0 to t̄ → linear head (Luo, He and Yi, 2024).
+
+    With ``clip``, ``gain_penalty`` or weight decay (a setting of the optimiser) it is nmODE+. Whatever is
+    trained against, certificates speak of images in [0, 1] and of changes measured in L∞.
+
+    Args:
+        num_classes: number of classes K.
+        image_shape: shape (C, H, W) of the images.
+        backbone: gives features, of any shape, of a batch of images; flattens them by default.
+        width: number of neurons; with 0 the head sits on the backbone's features.
+        decay: λ, above 0; certificates need it above 1.
+        time: t̄, above 0.
+        clip: c, if given: every entry of W is brought into [−c, c] after every optimiser step; above 0.
+        gain_penalty: η: the loss grows by η τ, τ = max_i Σ_j |w_ij|; at least 0.
+        trades: how to train against attacks, if at all; then ``val/robust_accuracy``, the accuracy under
+            the attack that is trained against, chooses the best checkpoint.
+        intervals: how to train against interval bounds, if at all; then ``val/certified_accuracy``, at the
+            target ε and computed in the precision of the weights, chooses the best checkpoint.
+            ``test/certified_accuracy`` is the proved one, of
+            :func:`~lightning_attractors.certificates.interval_verified`.
+        optimizer: makes the optimiser of the parameters.
+        optimizers: optimisers of parameters whose name starts with the key, such as ``layer``.
+        lr_scheduler: makes the learning-rate scheduler from the optimiser.
+        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+
+    Attributes:
+        backbone: the backbone.
+        layer: the nmODE layer, or the identity where ``width`` is 0.
+        head: the linear head.
+
+    Raises:
+        SettingError: if a setting lies outside its range, or the backbone does not fit.
+
+    Example:
+        >>> model = NMODE(num_classes=3, image_shape=(1, 7, 7), width=16)
+        >>> model(torch.rand(5, 1, 7, 7)).shape
+        torch.Size([5, 3])
+    """
+
+    layer: NMODELayer | nn.Identity
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        backbone: nn.Module | None = None,
+        width: int = 2048,
+        decay: float = 3.0,
+        time: float = 1.0,
+        clip: float | None = None,
+        gain_penalty: float = 0.0,
+        trades: TRADES | None = None,
+        intervals: IntervalTraining | None = None,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        optimizers: dict[str, OptimizerCallable] | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["step", "epoch"] = "epoch",
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            optimizer=optimizer,
+            optimizers=optimizers,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+        )
+        _check(width, decay, time, clip, gain_penalty)
+        self._save_settings()
+        self.backbone = nn.Flatten() if backbone is None else backbone
+        features = _count_features(self.backbone, image_shape)
+        self.layer = NMODELayer(features, width, decay, time) if width else nn.Identity()
+        self.head = nn.Linear(width or features, num_classes)
+        self.clip = clip
+        self.gain_penalty = gain_penalty
+        self.trades = trades
+        self.intervals = intervals
+        if trades is not None:
+            require(intervals is None, "trades", trades, "must be null where intervals are given")
+            self.monitor = "val/robust_accuracy"
+            self.val_robust_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        if intervals is not None:
+            require(not width or decay > 1, "decay", decay, "must be above 1 for a certificate (intervals)")
+            propagate(self.features, *torch.zeros(2, 1, *image_shape))  # refuses layers it does not know
+            self.monitor = "val/certified_accuracy"
+            self.val_certified_accuracy, self.test_certified_accuracy = MeanMetric(), MeanMetric()
+        self.clip_()
+
+    def _save_settings(self) -> None:
+        """Keep the settings for checkpoints: of objects, only what the command line can rebuild them from."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`")
+            self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
+        self.remove_ignored_hparams([k for k in _OBJECTS if not isinstance(self.hparams[k], dict | None)])
+        backbone = copy.deepcopy(self.hparams.get("backbone"))
+        if backbone and "weights" in backbone.get("init_args", {}):
+            backbone["init_args"]["weights"] = None  # a checkpoint has its own
+            self.save_hyperparameters({"backbone": backbone})
+
+    @property
+    def features(self) -> nn.Sequential:
+        """All but the head: gives what the head acts on, shape (B, width)."""
+        return nn.Sequential(self.backbone, nn.Flatten(), self.layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W) in [0, 1], differentiable in the images."""
+        logits: Tensor = self.head(self.layer(self.backbone(images).flatten(1)))
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        loss = self.classification_loss(images, labels, batch_idx)
+        if isinstance(self.layer, NMODELayer):
+            tau = self.tau()
+            loss = loss + self.gain_penalty * tau
+            self.log("train/tau", tau)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def classification_loss(self, images: Tensor, labels: Tensor, batch_idx: int) -> Tensor:
+        """The loss of a batch, without the penalty."""
+        if self.trades is not None:
+            attacked = self.attacked(images, _TRAIN, self.global_step, batch_idx)
+            return self.trades.loss(self(images), self(attacked), labels)
+        if self.intervals is not None:
+            batches = self.trainer.num_training_batches
+            epsilon, kappa = self.intervals.schedule(self.current_epoch + batch_idx / batches)
+            self.log("train/epsilon", epsilon)
+            return self.interval_loss(images, labels, epsilon, kappa)
+        return functional.cross_entropy(self(images), labels)
+
+    def attacked(self, images: Tensor, *key: int) -> Tensor:
+        """What TRADES finds around images, from a random start that is a function of its seed and the key."""
+        assert self.trades is not None
+        generator = keyed_generator(self.device, self.trades.seed, self.global_rank, *key)
+        with evaluating(self):
+            return self.trades.attack(self.__call__, images, generator)
+
+    def interval_loss(self, images: Tensor, labels: Tensor, epsilon: float, kappa: float) -> Tensor:
+        """κ CE(logits) + (1 − κ) CE(worst logits of the ball of radius ε), for labels (B,)."""
+        clean = functional.cross_entropy(self(images), labels)
+        if kappa == 1:
+            return clean
+        worst = worst_case_loss(self.margins(images, labels, epsilon), labels)
+        return kappa * clean + (1 - kappa) * worst
+
+    def margins(self, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+        """Lower bounds of logit_label − logit_j over the L∞ ball of radius ε in [0, 1], shape (B, K).
+
+        For images in [0, 1]; in their precision, also under autocast, so that in float32 nothing is proved.
+        """
+        lower, upper = (end.clamp(0, 1) for end in linf_box(images, epsilon))
+        return margins(self.features, self.head, lower, upper, labels)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        images, labels = batch
+        if self.trades is not None:
+            self.val_robust_accuracy.update(self(self.attacked(images, _VALIDATION, batch_idx)), labels)
+            self.log("val/robust_accuracy", self.val_robust_accuracy, on_epoch=True, prog_bar=True)
+        if self.intervals is not None:
+            certified = is_certified(self.margins(images, labels, self.intervals.epsilon), labels)
+            self.val_certified_accuracy.update(certified.float())
+            self.log("val/certified_accuracy", self.val_certified_accuracy, on_epoch=True, prog_bar=True)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        super().test_step(batch, batch_idx)
+        if self.intervals is not None:
+            images, labels = batch
+            parts, epsilon = (self.features, self.head), self.intervals.epsilon
+            certified = interval_verified(*parts, images, labels, epsilon, bounds=(0.0, 1.0))
+            self.test_certified_accuracy.update(certified.float())
+            self.log("test/certified_accuracy", self.test_certified_accuracy, on_epoch=True)
+
+    def tau(self) -> Tensor:
+        """τ = max_i Σ_j |w_ij|, the L∞ norm of W."""
+        return self._neurons().linear.weight.abs().sum(dim=1).max()
+
+    def gain_bounds(self) -> dict[str, float]:
+        """Bounds of what the nmODE layer does to a change of its input in L∞, in float64.
+
+        Returns:
+            ``decay`` λ; ``time`` t̄; ``exact_gain`` sup|Y′|, never less than that; ``finite_time_gain``
+            (1 − e^(−(λ−1)t̄))/(λ − 1); ``published_gain`` 1/(λ − 1), only where λ > 1; ``tau`` τ;
+            ``layer_bound`` τ sup|Y′|: a change of the features by δ changes no neuron by more than that
+            times δ. Nothing where there is no nmODE layer.
+        """
+        if isinstance(self.layer, nn.Identity):
+            return {}
+        layer = self.layer
+        flow = layer.flow
+        assert isinstance(flow, FlowMap)
+        tau = float(layer.linear.weight.detach().double().abs().sum(dim=1).max())
+        bounds = {
+            "decay": flow.decay,
+            "time": flow.time,
+            "exact_gain": flow.gain,
+            "finite_time_gain": finite_time_gain(flow.decay, flow.time),
+        }
+        if flow.decay > 1:
+            bounds["published_gain"] = published_gain(flow.decay)
+        # the sum of n numbers is rounded by less than n units in the last place
+        rounding = 1 + layer.linear.in_features * torch.finfo(torch.float64).eps
+        return bounds | {"tau": tau, "layer_bound": tau * flow.gain * rounding}
+
+    def _neurons(self) -> NMODELayer:
+        if isinstance(self.layer, NMODELayer):
+            return self.layer
+        raise SettingError("width", 0, "must be above 0: there is no nmODE layer")
+
+    def on_train_start(self) -> None:
+        if isinstance(self.layer, NMODELayer):
+            rank_zero_info(f"nmODE: {self.layer.integration}")
+        if self.intervals is not None:
+            needed, given = self.intervals.warmup + self.intervals.ramp, self.trainer.max_epochs or 0
+            if 0 <= given < needed:
+                rank_zero_warn(f"ε reaches its target after {needed:g} epochs, training ends after {given}")
+        self.clip_()  # weights from a checkpoint may have been trained without it
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.clip_()
+
+    @torch.no_grad()
+    def clip_(self) -> None:
+        """Bring every entry of W into [−clip, clip], in place."""
+        if self.clip is not None:
+            self._neurons().linear.weight.clamp_(-self.clip, self.clip)
+
+
+def _check(width: int, decay: float, time: float, clip: float | None, gain_penalty: float) -> None:
+    """Check what concerns the nmODE layer.
+
+    Raises:
+        SettingError: if a setting lies outside its range.
+    """
+    require(width >= 0, "width", width, "must be at least 0")
+    require(0 < decay < math.inf, "decay", decay, "must be finite and above 0")
+    require(0 < time < math.inf, "time", time, "must be finite and above 0")
+    require(clip is None or 0 < clip < math.inf, "clip", clip, "must be null, or finite and above 0")
+    valid = "must be finite and at least 0"
+    require(0 <= gain_penalty < math.inf, "gain_penalty", gain_penalty, valid)
+    require(width > 0 or clip is None, "clip", clip, "must be null where width is 0")
+    require(width > 0 or gain_penalty == 0, "gain_penalty", gain_penalty, "must be 0 where width is 0")
+
+
+def _count_features(backbone: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Number of features that a backbone gives of an image.
+
+    Raises:
+        SettingError: if it does not accept such images.
+    """
+    name, shape = type(backbone).__name__, tuple(image_shape)
+    try:
+        with evaluating(backbone), torch.no_grad():
+            features = backbone(torch.zeros(1, *shape))
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SettingError(
+            "model.backbone", name, f"must accept images of shape {shape} ({reason})"
+        ) from error
+    fits = isinstance(features, Tensor) and features.ndim >= 2 and len(features) == 1
+    require(fits, "model.backbone", name, "must give one tensor of shape (B, …) for B images")
+    count = features.flatten(1).shape[1]
+    require(count >= 1, "model.backbone", name, f"leaves no features of images of shape {shape}")
+    return count
