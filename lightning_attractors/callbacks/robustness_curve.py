@@ -75,7 +75,8 @@ class RobustnessCurve(Callback):
     other precisions there is no certified curve.
 
     **Masked gradients.** Square and perturbations from a linear substitute attack a hundred images of the
-    first batch beside PGD; if they do better, the radii are too large, and a sentence in log and JSON says so.
+    first batch beside PGD; if they do better, the radii are too large, and a sentence in log and JSON says
+    so.
 
     Attacks act on images in [0, 1], in the trainer's precision, and are a function of ``seed`` and the images
     alone, not of the number of processes. The module is left as it was, and so are random numbers. Ctrl-C
@@ -84,7 +85,7 @@ class RobustnessCurve(Callback):
     Args:
         attacks: ``fgsm_radius``, ``pgd_radius``, ``replace_pixels`` or another of the corruptions, or an
             import path such as ``torchattacks.PGD``. Or a dict with that as ``class_path`` and, where wanted,
-            ``init_args``, ``strengths``, ``strength`` (the argument that is swept, else ``eps``) and ``name``.
+            ``init_args``, ``strengths``, ``strength`` (the argument that is swept, else ``eps``), ``name``.
         strengths: of the attacks that are swept and have none of their own.
         confidence: confidence from which on a correctly classified image counts, in [0, 1].
         max_images: how many images are attacked at most, at least 1; all of them with None.
@@ -125,7 +126,9 @@ class RobustnessCurve(Callback):
         after_fit: bool = True,
     ) -> None:
         require(0 <= confidence <= 1, "confidence", confidence, "must be from 0 to 1")
-        require(max_images is None or max_images >= 1, "max_images", max_images, "must be at least 1, or null")
+        require(
+            max_images is None or max_images >= 1, "max_images", max_images, "must be at least 1, or null"
+        )
         require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
         require(split in ("test", "val"), "split", split, "must be test or val")
         require(seed >= 0, "seed", seed, "must be at least 0")
@@ -169,8 +172,8 @@ class RobustnessCurve(Callback):
         self._measure(trainer, pl_module, None)
 
     def _measure(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: str | None) -> None:
-        run = _Run(self, trainer, module, checkpoint or trainer.ckpt_path)  # type: ignore[arg-type]
         with undisturbed(module, checkpoint):
+            run = _Run(self, trainer, module, checkpoint or trainer.ckpt_path)  # type: ignore[arg-type]
             run.look()
             for attack in self.attacks:
                 run.attack(attack)
@@ -421,6 +424,6 @@ def _line(summary: dict[str, Any], seconds: float) -> str:
     images = summary["images"]
     result = f"R {summary['R']:.4g} ± {summary['uncertainty']:.1g}" if summary["fitted"] else "no R"
     return (
-        f"robustness  {summary['attack']}  {seconds:.1f} s  {images['all']} images, {images['counted']} count  "
-        f"accuracy {summary['accuracy']:.4g}  {result}"
+        f"robustness  {summary['attack']}  {seconds:.1f} s  {images['all']} images, {images['counted']} count"
+        f"  accuracy {summary['accuracy']:.4g}  {result}"
     )

@@ -74,9 +74,7 @@ def pairs(batch: Any) -> tuple[Tensor, Tensor]:
     fits = isinstance(batch, tuple | list) and len(batch) >= 2
     if not (fits and isinstance(batch[0], Tensor) and isinstance(batch[1], Tensor)):
         kind = f"batches of {sorted(batch)}" if isinstance(batch, dict) else type(batch).__name__
-        raise SettingError(
-            "unpack_batch", None, f"must be a callable that takes {kind} to images and labels"
-        )
+        raise SettingError("unpack_batch", None, f"must be a callable that takes {kind} to images and labels")
     return batch[0], batch[1]
 
 
@@ -89,9 +87,7 @@ def _unpacked(
                 images, labels = unpack(trainer.strategy.batch_to_device(batch, dataloader_idx=0))
                 valid = isinstance(images, Tensor) and images.ndim == 4 and labels.shape == images.shape[:1]
                 shown = [getattr(images, "shape", None), getattr(labels, "shape", None)]
-                require(
-                    valid, "unpack_batch", shown, "must give images (B, C, H, W) and labels (B,)"
-                )
+                require(valid, "unpack_batch", shown, "must give images (B, C, H, W) and labels (B,)")
                 yield images.detach().float().cpu(), labels.detach().long().cpu()
 
 

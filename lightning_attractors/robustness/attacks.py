@@ -1,4 +1,4 @@
-"""Attacks of one interface: a radius search, or something that is done to images at one strength after another."""
+"""Attacks with one interface: searches for a radius, and what is done at one strength after another."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def linf_distance(changed: Tensor, images: Tensor) -> Tensor:
 
 
 def seed_all(key: Sequence[int]) -> None:
-    """Set the global random numbers of torch, NumPy and Python to a function of the key; to be undone by who calls."""
+    """Make the global random numbers of torch, NumPy and Python a function of the key."""
     number = int(np.random.SeedSequence(list(key)).generate_state(1)[0])
     torch.manual_seed(number)
     np.random.seed(number)

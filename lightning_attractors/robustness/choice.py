@@ -24,9 +24,7 @@ SEARCHES: dict[str, Search] = {"fgsm_radius": fgsm_radii, "pgd_radius": pgd_radi
 _KEYS = ("class_path", "init_args", "strengths", "strength", "name")
 
 
-def make_attacks(
-    chosen: Sequence[str | dict[str, Any]], strengths: Sequence[float] | None
-) -> list[Attack]:
+def make_attacks(chosen: Sequence[str | dict[str, Any]], strengths: Sequence[float] | None) -> list[Attack]:
     """One attack for every entry, under names of their own.
 
     Args:
@@ -72,7 +70,9 @@ def _make(entry: str | dict[str, Any], strengths: Sequence[float] | None) -> Att
         return SweepAttack(name, partial(_corrupted, CORRUPTIONS[path]), arguments, chosen)
     if "." not in path:
         known = ", ".join([*SEARCHES, *CORRUPTIONS])
-        raise SettingError("attacks", path, f"must be an import path such as torchattacks.PGD, or one of {known}")
+        raise SettingError(
+            "attacks", path, f"must be an import path such as torchattacks.PGD, or one of {known}"
+        )
     change = LibraryAttack(path, arguments, settings.get("strength") or "eps")
     return SweepAttack(name, change, arguments, chosen)
 

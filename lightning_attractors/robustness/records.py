@@ -33,8 +33,10 @@ class Clean:
 
 @dataclass(frozen=True)
 class Records:
-    """Images before an attack and after it, one row each; see :class:`Clean` and
-    :class:`~lightning_attractors.robustness.attacks.Outcome`.
+    """Images before an attack and after it, one row each.
+
+    The columns are those of :class:`Clean` and of :class:`~lightning_attractors.robustness.attacks.Outcome`;
+    ``withstood`` is (N, 0) after a search.
     """
 
     index: Tensor
