@@ -1,4 +1,4 @@
-"""A Lightning project that knows nothing of this package, with one line added: ``python examples/existing_project.py``.
+"""An existing Lightning project, with one line added: ``python examples/existing_project.py``.
 
 Two plain CNNs are trained on generated images, in seconds. The one has batches that are dicts and inputs that
 are normalised, the other's ``forward`` gives a tuple. What ``RobustnessCurve`` must be told of that is said

@@ -42,6 +42,7 @@ from lightning_attractors.robustness.attacks import Outcome, RadiusAttack, seed_
 from lightning_attractors.robustness.choice import Attack, make_attacks
 from lightning_attractors.robustness.logistic import LogisticFit, fit_logistic
 from lightning_attractors.robustness.masking import MaskingCheck, check_masking
+from lightning_attractors.robustness.pgd import pgd_radii
 from lightning_attractors.robustness.records import Clean, Records, curve, fit
 from lightning_attractors.robustness.targets import Target
 
@@ -329,6 +330,8 @@ class _Run:
         found = curve(records, attack.strengths or files.grid(records), confidence)
         summary = self._summary(attack, records, fitted, reason, complete)
         self.settings.results[attack.name] = summary
+        if summary["images"]["gradient_vanished"]:
+            rank_zero_warn(f"{attack.name}: {summary['masking']['sentence']}")
         if not summary["fitted"]:
             rank_zero_warn(f"{attack.name}: no R, as {reason}")
         counted = int(records.confident(confidence).sum())
@@ -375,7 +378,7 @@ class _Run:
             "settings": self._settings(attack),
             "model": type(self.module).__name__,
             "checkpoint": self.weights and Path(self.weights).name,
-            "stage": str(self.trainer.state.fn),
+            "stage": self.trainer.state.fn and self.trainer.state.fn.value,
             "epoch": self.trainer.current_epoch,
             "global_step": self.trainer.global_step,
             "precision": str(self.trainer.precision),
@@ -387,11 +390,10 @@ class _Run:
 
     def _steps(self, attack: Attack, steps: Tensor) -> dict[str, Any]:
         """R of the numbers of steps, and ε times it, which is R if every step went as far as it could."""
-        if attack.name not in ("pgd_radius",) or not len(steps):
+        if not (isinstance(attack, RadiusAttack) and attack.search is pgd_radii and len(steps)):
             return {}
         in_steps = fit_logistic(torch.where(steps < 0, torch.inf, steps.double()))
-        assert isinstance(attack, RadiusAttack)
-        size = attack.arguments.get("step_size", 1 / 255)
+        size = attack.arguments["step_size"]
         return {"steps": {"R": in_steps.R, "step_size": size, "R_times_step_size": size * in_steps.R}}
 
     def _certificate(self, records: Records, counts: Tensor) -> dict[str, Any] | None:
@@ -402,10 +404,12 @@ class _Run:
         return {"median_radius": median, "misclassified_within": records.breaches().tolist()}
 
     def _masking(self, vanished: int) -> dict[str, Any] | None:
-        if self.masking is None:
-            text = f"Gradients ARE masked: they vanish at {vanished} images."
-            return {"masked": True, "sentence": text} if vanished else None
-        return {**asdict(self.masking), "masked": self.masking.masked, "sentence": self.masking.sentence}
+        check = self.masking
+        found = asdict(check) | {"masked": check.masked, "sentence": check.sentence} if check else None
+        if vanished:
+            sentence = f"Gradients ARE masked: in this attack they vanished at {vanished} images."
+            found = {**(found or {}), "masked": True, "sentence": sentence}
+        return found
 
     def _settings(self, attack: Attack) -> dict[str, Any]:
         names = ("confidence", "max_images", "batch_size", "split", "seed", "mean", "std")

@@ -62,8 +62,7 @@ def _make(entry: str | dict[str, Any], strengths: Sequence[float] | None) -> Att
     given = settings.get("strengths") or (None if path in SEARCHES else strengths)
     chosen = tuple(float(strength) for strength in given or ())
     if path in SEARCHES:
-        _check_search(path, arguments)
-        return RadiusAttack(name, SEARCHES[path], arguments, chosen)
+        return RadiusAttack(name, SEARCHES[path], _search_arguments(path, arguments), chosen)
     require(len(chosen) > 0, "strengths", given, f"must be at least one number for {name}")
     if path in CORRUPTIONS:
         require(not arguments, "init_args", arguments, f"must be empty: {path} has a strength only")
@@ -77,13 +76,16 @@ def _make(entry: str | dict[str, Any], strengths: Sequence[float] | None) -> Att
     return SweepAttack(name, change, arguments, chosen)
 
 
-def _check_search(path: str, arguments: dict[str, Any]) -> None:
+def _search_arguments(path: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of a search, those that were given and the others' defaults."""
     taken = ("logits_fn", "images", "labels", "batch_size")
-    known = [name for name in inspect.signature(SEARCHES[path]).parameters if name not in taken]
-    for name, value in arguments.items():
+    parameters = inspect.signature(SEARCHES[path]).parameters.items()
+    known = {name: parameter.default for name, parameter in parameters if name not in taken}
+    for name, value in given.items():
         require(name in known, "init_args", name, f"is no argument of {path}; it has {', '.join(known)}")
         positive = isinstance(value, int | float) and value > 0
         require(positive, name, value, "must be a number above 0")
+    return {**known, **given}
 
 
 def _corrupted(
