@@ -100,7 +100,7 @@ class AttractorsCLI(LightningCLI):
     def before_fit(self) -> None:
         if self.datamodule is None and not is_overridden("train_dataloader", self.model):
             raise SettingError("data", None, "must be a data module: the model brings no data of its own")
-        for callback in self.trainer.callbacks:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RobustnessCurve) and is_overridden("test_step", self.model):
                 callback.after_fit = False  # the test that follows measures the best checkpoint
         self._started = time.monotonic()

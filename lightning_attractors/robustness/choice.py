@@ -50,7 +50,7 @@ def make_attacks(chosen: Sequence[str | dict[str, Any]], strengths: Sequence[flo
 
 
 def _make(entry: str | dict[str, Any], strengths: Sequence[float] | None) -> Attack:
-    settings = {"class_path": entry} if isinstance(entry, str) else dict(entry)
+    settings: dict[str, Any] = {"class_path": entry} if isinstance(entry, str) else dict(entry)
     unknown = sorted(settings.keys() - set(_KEYS))
     require(not unknown, "attacks", unknown, f"must be among {', '.join(_KEYS)}")
     path = settings.get("class_path")
@@ -63,15 +63,14 @@ def _make(entry: str | dict[str, Any], strengths: Sequence[float] | None) -> Att
     chosen = tuple(float(strength) for strength in given or ())
     if path in SEARCHES:
         return RadiusAttack(name, SEARCHES[path], _search_arguments(path, arguments), chosen)
+    if path not in CORRUPTIONS and "." not in path:
+        known = ", ".join([*SEARCHES, *CORRUPTIONS])
+        valid = f"must be an import path such as torchattacks.PGD, or one of {known}"
+        raise SettingError("attacks", path, valid)
     require(len(chosen) > 0, "strengths", given, f"must be at least one number for {name}")
     if path in CORRUPTIONS:
         require(not arguments, "init_args", arguments, f"must be empty: {path} has a strength only")
         return SweepAttack(name, partial(_corrupted, CORRUPTIONS[path]), arguments, chosen)
-    if "." not in path:
-        known = ", ".join([*SEARCHES, *CORRUPTIONS])
-        raise SettingError(
-            "attacks", path, f"must be an import path such as torchattacks.PGD, or one of {known}"
-        )
     change = LibraryAttack(path, arguments, settings.get("strength") or "eps")
     return SweepAttack(name, change, arguments, chosen)
 

