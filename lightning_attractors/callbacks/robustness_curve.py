@@ -173,6 +173,7 @@ class RobustnessCurve(Callback):
         self._measure(trainer, pl_module, None)
 
     def _measure(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: str | None) -> None:
+        self.results = {}
         with undisturbed(module, checkpoint):
             run = _Run(self, trainer, module, checkpoint or trainer.ckpt_path)  # type: ignore[arg-type]
             run.look()

@@ -3,6 +3,7 @@ import importlib.util
 import json
 import math
 import random
+import sys
 from pathlib import Path
 
 import lightning as L
@@ -21,8 +22,7 @@ from trainers import quiet_trainer
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
-from lightning_attractors.robustness import fgsm_radii, gaussian_noise, pgd_radii
-from lightning_attractors.robustness.masking import check_masking
+from lightning_attractors.robustness import check_masking, fgsm_radii, gaussian_noise, pgd_radii
 
 HERE = Path(__file__).parents[1]
 COUNT = 40
@@ -415,6 +415,22 @@ def test_a_dry_run_writes_nothing(tmp_path):
     quiet_trainer(tmp_path, [callback], fast_dev_run=True).test(Bright(), loader(), verbose=False)
     assert callback.results["pgd_radius"]["images"]["all"] == 8
     assert not (tmp_path / "robustness").exists()
+
+
+def test_runs_are_compared_by_their_files(tmp_path, monkeypatch, capsys):
+    for scale in (20.0, 40.0):
+        measured(tmp_path / f"{scale:g}", Bright(scale), attacks=["pgd_radius"], confidence=0)
+    measured(tmp_path / "unsure", Bright(0.1), attacks=["pgd_radius"])
+    names = [str(tmp_path / name) for name in ("20", "40", "unsure", "nothing")]
+    output = tmp_path / "scatter.png"
+    monkeypatch.setattr(sys, "argv", ["compare_runs.py", *names, "--output", str(output)])
+    monkeypatch.setenv("COLUMNS", "300")
+    example("compare_runs").main()
+    printed = capsys.readouterr().out
+    assert f"{report(tmp_path / '20', 'pgd_radius')['R']:.4f}" in printed
+    assert "no image is classified correctly" in printed
+    assert "nothing" not in printed
+    assert output.read_bytes().startswith(b"\x89PNG")
 
 
 def backwards(images):
