@@ -411,9 +411,9 @@ def robustness(count: int) -> None:
     same = int(torch.isclose(ours[rows], theirs.double(), atol=1e-5, rtol=0).sum())
     share = len(images) / BY_HAND
     console.print(
-        f"FGSM radii to {TOLERANCE:g}, {len(images)} images: {seconds:.1f} s ({work:.1f} s of processors); by "
-        f"hand {slow * share:.0f} s ({slow_work * share:.0f} s), extrapolated from {BY_HAND} images, of which "
-        f"{same} have the same radius: {slow * share / seconds:.0f} times faster "
+        f"FGSM radii to {TOLERANCE:g}, {len(images)} images: {seconds:.1f} s ({work:.1f} s of processors); "
+        f"by hand {slow * share:.0f} s ({slow_work * share:.0f} s), extrapolated from {BY_HAND} images, of "
+        f"which {same} have the same radius: {slow * share / seconds:.0f} times faster "
         f"({slow_work * share / work:.0f} times less work)"
     )
     kept, of = images[: 8 * PGD_BATCH], labels[: 8 * PGD_BATCH]
