@@ -18,7 +18,13 @@ from torch import Tensor
 
 # Imported so that their class names alone resolve in configs and on the command line.
 from lightning_attractors import callbacks, data, models  # noqa: F401
-from lightning_attractors.callbacks import BestCheckpoint, EpochLines, FiniteLoss, LastCheckpoint
+from lightning_attractors.callbacks import (
+    BestCheckpoint,
+    EpochLines,
+    FiniteLoss,
+    LastCheckpoint,
+    RobustnessCurve,
+)
 from lightning_attractors.callbacks.output import run_folder, write_atomically
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.runs import (
@@ -94,6 +100,9 @@ class AttractorsCLI(LightningCLI):
     def before_fit(self) -> None:
         if self.datamodule is None and not is_overridden("train_dataloader", self.model):
             raise SettingError("data", None, "must be a data module: the model brings no data of its own")
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RobustnessCurve) and is_overridden("test_step", self.model):
+                callback.after_fit = False  # the test that follows measures the best checkpoint
         self._started = time.monotonic()
 
     def after_fit(self) -> None:

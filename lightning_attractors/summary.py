@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
-from lightning_attractors.callbacks import StabilityCertificate
+from lightning_attractors.callbacks import RobustnessCurve, StabilityCertificate
 
 _METRICS = {
     "test/accuracy": "test accuracy",
@@ -42,11 +42,16 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
         if isinstance(callback, StabilityCertificate) and callback.gain_bounds:
             bounds = callback.gain_bounds.items()
             table.add_row("gain bounds", ", ".join(f"{name} {bound:.4g}" for name, bound in bounds))
+        if isinstance(callback, RobustnessCurve):
+            for name, found in callback.results.items():
+                R = f"{found['R']:.4g} ± {found['uncertainty']:.1g}" if found["fitted"] else found["reason"]
+                table.add_row(f"robustness R, {name}", R)
     table.add_row("training time", f"{training_seconds:.1f} s")
     for label, name in (
         ("config", "config.yaml"),
         ("certificate", "stability.json"),
         ("pictures", "figures"),
+        ("robustness", "robustness"),
     ):
         if (folder / name).exists():
             table.add_row(label, str(folder / name))

@@ -19,8 +19,10 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_attractors.certificates import (
     finite_time_gain,
+    interval_radii,
     interval_verified,
     linf_box,
+    lipschitz_radii,
     margins,
     propagate,
     published_gain,
@@ -252,6 +254,24 @@ class NMODE(CrossEntropyClassifier):
             "layer_bound": tau * flow.gain * rounding,
             "layer_bound_l2": spectral_norm(layer.linear.weight) * flow.gain,
         }
+
+    def certified_radii(self, images: Tensor, labels: Tensor) -> Tensor:
+        """L∞ radii within which images (B, C, H, W) in [0, 1] are proved to keep their labels (B,).
+
+        By intervals; where nothing but reshaping comes before the nmODE layer also by the Lipschitz constant,
+        and the larger radius counts.
+
+        Returns:
+            Shape (B,), float64; 0 where the label does not win.
+
+        Raises:
+            SettingError: if the backbone has a layer without interval bounds.
+        """
+        radii = interval_radii(self.features, self.head, images, labels, bounds=(0.0, 1.0))
+        if isinstance(self.layer, NMODELayer) and isinstance(self.backbone, nn.Flatten):
+            by_gain = lipschitz_radii(self.layer, self.head, images.flatten(1), labels)
+            radii = torch.maximum(radii, by_gain)
+        return radii
 
     def _neurons(self) -> NMODELayer:
         if isinstance(self.layer, NMODELayer):

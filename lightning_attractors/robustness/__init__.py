@@ -4,6 +4,7 @@ from lightning_attractors.robustness.corruptions import CORRUPTIONS, Corruption,
 from lightning_attractors.robustness.curves import CorruptionCurve, corruption_curve
 from lightning_attractors.robustness.fgsm import fgsm_radii
 from lightning_attractors.robustness.logistic import LogisticFit, fit_logistic, relative_accuracy
+from lightning_attractors.robustness.masking import MaskingCheck, check_masking
 from lightning_attractors.robustness.natural import brightness, gaussian_blur, gaussian_noise, resize
 from lightning_attractors.robustness.pgd import pgd_radii
 from lightning_attractors.robustness.radii import AdversarialRadii
@@ -14,8 +15,10 @@ __all__ = [
     "Corruption",
     "CorruptionCurve",
     "LogisticFit",
+    "MaskingCheck",
     "add_uniform",
     "brightness",
+    "check_masking",
     "corruption_curve",
     "fgsm_radii",
     "fit_logistic",

@@ -38,7 +38,7 @@ def relative_accuracy(radii: Tensor, strengths: Tensor) -> Tensor:
     require(bool((radii >= 0).all()), "radii", float(radii.min()), "must be at least 0")
     ordered = radii.double().sort().values
     reached = torch.searchsorted(ordered, strengths.to(ordered), right=True)
-    return 1 - reached.double() / len(ordered)
+    return (len(ordered) - reached).double() / len(ordered)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,135 @@
+"""Attacks with one interface: searches for a radius, and what is done at one strength after another."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_attractors.robustness.radii import AdversarialRadii
+from lightning_attractors.robustness.targets import Logits, Target
+
+Search = Callable[..., AdversarialRadii]
+# Logits, images, labels, strength and the key of the random numbers; gives the changed images.
+Change = Callable[[Logits, Tensor, Tensor, float, Sequence[int]], Tensor]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack did to a batch.
+
+    Attributes:
+        radii: the strength at which every image was first misclassified, shape (B,), float64: 0 where it was
+            wrong to begin with, infinite where the attack failed.
+        steps: number of steps to get there, shape (B,), int64; 0 where wrong, −1 where it failed.
+        distances: the smallest L∞ distance at which an image was seen misclassified, shape (B,), float64;
+            infinite where none was.
+        adversarial: the images (B, C, H, W) at that strength, or the last ones.
+        vanished: whether the gradient was 0 in every pixel, shape (B,), bool.
+        withstood: whether each image was classified correctly at each strength of a sweep, shape (B, S),
+            bool; None for a search.
+    """
+
+    radii: Tensor
+    steps: Tensor
+    distances: Tensor
+    adversarial: Tensor
+    vanished: Tensor
+    withstood: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RadiusAttack:
+    """A search for the adversarial radius of every image.
+
+    Attributes:
+        name: what it is called in files and plots.
+        search: such as :func:`~lightning_attractors.robustness.pgd_radii`.
+        arguments: of the search, beyond logits, images, labels and batch size.
+        strengths: where the curve is tabulated; evenly up to the largest radius if empty.
+    """
+
+    name: str
+    search: Search
+    arguments: dict[str, Any]
+    strengths: tuple[float, ...] = ()
+
+    def __call__(
+        self, logits_fn: Logits, images: Tensor, labels: Tensor, batch_size: int, key: Sequence[int]
+    ) -> Outcome:
+        """Attack images (B, C, H, W) in [0, 1]; nothing here is random, so ``key`` is not used."""
+        found = self.search(logits_fn, images, labels, batch_size=batch_size, **self.arguments)
+        moved = linf_distance(found.adversarial, images)
+        distances = torch.where(found.radii.isfinite(), moved, math.inf)
+        return Outcome(found.radii, found.steps, distances, found.adversarial, found.gradient_vanished)
+
+
+@dataclass(frozen=True)
+class SweepAttack:
+    """An attack or a corruption, applied at each of some strengths on its own.
+
+    The radius of an image is the smallest |strength| that has it misclassified; what may happen between two
+    strengths is not seen.
+
+    Attributes:
+        name: what it is called in files and plots.
+        change: does it to images, at one strength.
+        arguments: what else ``change`` was set to, for the record.
+        strengths: at least one.
+    """
+
+    name: str
+    change: Change
+    arguments: dict[str, Any]
+    strengths: tuple[float, ...]
+
+    def __call__(
+        self, logits_fn: Logits, images: Tensor, labels: Tensor, batch_size: int, key: Sequence[int]
+    ) -> Outcome:
+        """Attack images (B, C, H, W) in [0, 1]; the same random numbers of ``key`` at every strength."""
+        target = Target(logits_fn, images, labels, batch_size)
+        parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
+        wrong = torch.cat([target.is_wrong(images[part], labels[part]) for part in parts])
+        radii = torch.where(wrong, 0.0, math.inf).double()
+        distances, adversarial = radii.clone(), images.clone()
+        withstood = torch.empty(len(images), len(self.strengths), dtype=torch.bool, device=images.device)
+        for column in sorted(range(len(self.strengths)), key=lambda i: abs(self.strengths[i])):
+            strength = self.strengths[column]
+            moved = torch.cat(
+                [self._changed(logits_fn, images[p], labels[p], strength, [*key, p.start]) for p in parts]
+            )
+            fails = torch.cat([target.is_wrong(moved[part], labels[part]) for part in parts])
+            withstood[:, column] = ~fails
+            seen = torch.where(fails, linf_distance(moved, images), math.inf)
+            distances = torch.minimum(distances, seen)
+            open_still = radii.isinf()
+            adversarial[open_still] = moved[open_still]
+            radii = torch.where(open_still & fails, abs(strength), radii)
+        steps = torch.where(radii.isinf(), -1, (radii > 0).long())
+        return Outcome(radii, steps, distances, adversarial, torch.zeros_like(wrong), withstood)
+
+    def _changed(
+        self, logits_fn: Logits, images: Tensor, labels: Tensor, strength: float, key: Sequence[int]
+    ) -> Tensor:
+        seed_all(key)
+        with torch.inference_mode(False), torch.enable_grad():
+            return self.change(logits_fn, images, labels, strength, key).detach().to(images)
+
+
+def linf_distance(changed: Tensor, images: Tensor) -> Tensor:
+    """‖x′ − x‖∞ of every image, exact, shape (B,), float64."""
+    return (changed.double() - images.double()).abs().flatten(1).amax(dim=1)
+
+
+def seed_all(key: Sequence[int]) -> None:
+    """Make the global random numbers of torch, NumPy and Python a function of the key."""
+    number = int(np.random.SeedSequence(list(key)).generate_state(1)[0])
+    torch.manual_seed(number)
+    np.random.seed(number)
+    random.seed(number)

@@ -1,0 +1,92 @@
+"""Attacks of the library torchattacks, for whatever gives logits."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attractors.errors import SettingError, require
+from lightning_attractors.robustness.targets import Logits
+
+
+class LogitsModule(nn.Module):
+    """A function of images as a module in evaluation mode, which attack libraries ask for."""
+
+    def __init__(self, logits_fn: Logits, device: torch.device) -> None:
+        super().__init__()
+        self.logits_fn = logits_fn
+        # attacks ask the first parameter where the model is
+        self.anchor = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K), in float32 at least."""
+        logits = self.logits_fn(images)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class LibraryAttack:
+    """An attack class with its arguments, one of which is the strength.
+
+    Args:
+        path: import path of a class that is made of a model and arguments, and called with images in [0, 1]
+            and labels, as those of torchattacks are.
+        arguments: of the class, beyond model and strength.
+        strength: name of the argument that is the strength.
+
+    Raises:
+        SettingError: if there is no such class or it has no such argument.
+    """
+
+    def __init__(self, path: str, arguments: dict[str, Any], strength: str = "eps") -> None:
+        self.path, self.arguments, self.strength = path, arguments, strength
+        self.attack = _imported(path)
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        known = [name for name in inspect.signature(self.attack).parameters if name not in ("model", "self")]
+        listed = f"is no argument of {self.path}; it has {', '.join(known)}"
+        require(self.strength in known, "strength", self.strength, listed)
+        for name in self.arguments:
+            require(name in known, "init_args", name, listed)
+        try:
+            inspect.signature(self.attack).bind(None, **{**self.arguments, self.strength: 0.0})
+        except TypeError as error:
+            raise SettingError("init_args", self.arguments, f"{self.path}: {error}") from error
+
+    def __call__(
+        self, logits_fn: Logits, images: Tensor, labels: Tensor, strength: float, key: Sequence[int]
+    ) -> Tensor:
+        """The attacked images, in the global random numbers.
+
+        Raises:
+            SettingError: if the attack does not get along with the model, its arguments or the images.
+        """
+        model = LogitsModule(logits_fn, images.device)
+        try:
+            attack = self.attack(model, **{**self.arguments, self.strength: strength})
+            moved: Tensor = attack(images, labels)
+        except SettingError:
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            settings = {**self.arguments, self.strength: strength}
+            text = f"{self.path} cannot attack images {tuple(images.shape)} with it ({reason})"
+            raise SettingError("init_args", settings, text) from error
+        return moved
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        valid = "must be the import path of an attack class, such as torchattacks.PGD"
+        raise SettingError("attacks", path, f"{valid} ({error})") from error
+    require(inspect.isclass(found), "attacks", path, "must be a class")
+    return found
