@@ -284,7 +284,8 @@ class NMODE(CrossEntropyClassifier):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        ours, theirs = type(self.backbone).__name__, checkpoint.get("backbone_class", "Flatten")
+        ours = type(self.backbone).__name__
+        theirs = checkpoint.get("backbone_class", ours)
         # Without parameters the wrong backbone would fit the weights just as well.
         require(
             ours == theirs, "backbone", ours, f"must be the {theirs} that the checkpoint was trained with"
