@@ -1,7 +1,6 @@
 import copy
 import math
 import pickle
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -233,19 +232,10 @@ def test_copies_and_casts_leave_the_tables_whole(trainable):
         torch.testing.assert_close(flow.half()(gamma), expected, rtol=0, atol=0)
 
 
-COMPILERS = [
-    "aot_eager",
-    pytest.param(
-        "inductor", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-    ),
-]
-
-
-@pytest.mark.parametrize("backend", COMPILERS)
-def test_compiles_without_a_graph_break(backend):
+def test_compiles_without_a_graph_break():
     torch.compiler.reset()
     flow = FlowMap(1.5, 5.0)
-    compiled = torch.compile(flow, fullgraph=True, backend=backend)
+    compiled = torch.compile(flow, fullgraph=True, backend="aot_eager")
     gamma = torch.cat([sample(500), torch.tensor([math.nan, math.inf])]).requires_grad_()
     value = compiled(gamma)
     (gradient,) = torch.autograd.grad(value[:-2].sum(), gamma)
