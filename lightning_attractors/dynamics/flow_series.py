@@ -14,8 +14,11 @@ from torch import Tensor
 from lightning_attractors.errors import SettingError
 
 _TOLERANCE = 1e-13
-_NOISE = 1e-15  # below this a coefficient is rounding
-_FEWEST_NODES, _MOST_NODES = 64, 8192
+_NOISE = 1e-15  # below this, or below it relative to the largest, a coefficient is rounding
+_FEWEST_NODES, _MOST_NODES = 64, 4096
+# For λ > 1 two states come closer by e^(−(λ−1)t): after 45/(λ − 1), Y is stationary to rounding.
+# What takes longer than the second figure to settle, λ < 1.045, has become too steep by then.
+_SETTLED, _LONGEST = 45.0, 1000.0
 _PIECE = 16384  # elements of a series evaluated at a time, so that powers of e^(2iγ) stay in the cache
 
 Coefficients = NDArray[np.complex128]
@@ -42,24 +45,39 @@ class FlowSeries:
     curvatures: tuple[float, float]
 
 
-def solve_series(decay: float, time: float, sensitive: bool = False) -> FlowSeries:
+def solve_series(
+    decay: float, time: float, sensitive: bool = False, largest_curvature: float = math.inf
+) -> FlowSeries:
     """Integrate one period of the flow, with as many nodes as its Fourier series needs.
 
     Args:
         decay: λ.
         time: t̄.
         sensitive: whether ∂Y/∂λ is wanted too.
+        largest_curvature: the sup|Y″| beyond which the flow is refused, as soon as that shows.
 
     Raises:
-        SettingError: if the flow is too steep for a series of 4,000 modes, as at λ < 1 and a long time.
+        SettingError: if the flow is steeper than that, or too steep for a series of 1,500 modes; or if the
+            solver failed.
     """
+    needed = min(time, _SETTLED / (decay - 1)) if decay > 1 else time
+    if needed > _LONGEST:
+        raise too_steep(decay, time)
     nodes = _FEWEST_NODES
     while nodes <= _MOST_NODES:
-        spectra = np.fft.rfft(_samples(decay, time, nodes, sensitive)) / nodes
+        samples = _samples(decay, needed, nodes, sensitive)
+        if _least_curvature(samples[0]) > largest_curvature:
+            break
+        spectra = np.fft.rfft(samples) / nodes
         if np.abs(spectra[:, -nodes // 8 :]).max() < 10 * _NOISE * max(1.0, np.abs(spectra).max()):
             return _describe(spectra)
         nodes *= 2
-    raise SettingError("time", time, f"too long for λ = {decay:g}: the flow is too steep to be tabulated")
+    raise too_steep(decay, time)
+
+
+def too_steep(decay: float, time: float) -> SettingError:
+    """The error that says so."""
+    return SettingError("time", time, f"too long for λ = {decay:g}: the flow is too steep to be tabulated")
 
 
 def differentiate(coefficients: Coefficients, order: int) -> Coefficients:
@@ -138,11 +156,20 @@ def _samples(decay: float, time: float, nodes: int, sensitive: bool) -> NDArray[
 
     start = np.zeros(rows * nodes)
     solution = solve_ivp(field, (0, time), start, method="DOP853", rtol=_TOLERANCE, atol=_TOLERANCE)
+    if not solution.success:
+        raise SettingError("time", time, f"the flow at λ = {decay:g} could not be solved: {solution.message}")
     return solution.y[:, -1].reshape(rows, nodes)
 
 
+def _least_curvature(y: NDArray[np.float64]) -> float:
+    """A lower bound of sup|Y″| from Y over one period: a second difference is a mean of Y″."""
+    second = np.roll(y, 1) - 2 * y + np.roll(y, -1)
+    return float(np.abs(second).max()) * (len(y) / math.pi) ** 2
+
+
 def _describe(spectra: Coefficients) -> FlowSeries:
-    kept = max(2, int(np.flatnonzero(np.abs(spectra).max(axis=0) > _NOISE)[-1]) + 1)
+    sizes = np.abs(spectra).max(axis=0)
+    kept = max(2, int(np.flatnonzero(sizes > _NOISE * min(1.0, sizes.max()))[-1]) + 1)
     spectra = spectra[:, :kept].copy()
     spectra[:, 1:] *= 2
     values = spectra[0]

@@ -20,6 +20,7 @@ _ORDERS = 6
 _PIECE = 262144  # elements at a time on a CPU, so that intermediate results stay in its cache
 _COARSEST, _FINEST = 2.0**-8, 2.0**-15
 _ERROR, _SLOPE_ERROR = 3e-7, 5e-6  # of Y, and of Y′ in units of max(1, sup|Y′|)
+LARGEST_CURVATURE = 8 * _ERROR / _FINEST**2  # sup|Y″| at the finest spacing
 
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
@@ -30,18 +31,23 @@ class FlowTable:
 
     The nodes do not divide the period: that way k h is exact, and so is the residual d = γ − pπ − k h to 1e-9
     or so. With it Y′ = Y′_k + d Y″_k and, in one operation more, Y = Y_k + d Y′: the errors d²|Y‴|/2 and
-    d²|Y″|/2 set the spacing.
+    d²|Y″|/2 set the spacing, which is no finer than 2⁻¹⁵ whatever they ask for: see ``is_exact``.
 
     Args:
         coefficients: of the series.
         curvatures: sup|Y″| and sup|Y‴|.
         scale: max(1, sup|Y′|), what the error of Y′ is measured in.
+
+    Attributes:
+        spacing: of the nodes.
+        is_exact: whether it is fine enough for an error of 1e-6 in Y, and of 1e-5 ``scale`` in Y′.
     """
 
     def __init__(self, coefficients: Coefficients, curvatures: tuple[float, float], scale: float) -> None:
         second, third = curvatures
-        squared = min(8 * _ERROR / second, 8 * _SLOPE_ERROR * scale / third, _COARSEST**2)
-        self.spacing = max(_FINEST, 2.0 ** math.floor(math.log2(squared) / 2))
+        density = max(second / (8 * _ERROR), third / (8 * _SLOPE_ERROR * scale), _COARSEST**-2)
+        self.is_exact = density <= _FINEST**-2
+        self.spacing = max(_FINEST, 2.0 ** math.floor(-math.log2(density) / 2))
         reach = min(_LARGEST_REACH, max(_LEAST_REACH, self.spacing * _MOST_NODES / 2))
         nodes = round(2 * reach / self.spacing) + 1
         columns = [
@@ -165,14 +171,14 @@ class _Reduction:
 
 
 def _gather(taylor: Tensor, node: Tensor) -> tuple[Tensor, ...]:
-    """The three rows at the nodes, each (1 or 2, n).
+    """The three rows at the nodes, each (threads, n).
 
     grid_sample is the one gather in PyTorch that is vectorised on a CPU. It shares the batch dimension
-    between threads, and reads no y in an image of height 1, whatever it is;
-    a nan becomes the first node.
+    between threads, and reads no y in an image of height 1, whatever it is; a nan becomes the first node.
     """
     count = node.numel()
-    threads = 2 if count % 2 == 0 else 1
+    available = 2 ** (torch.get_num_threads().bit_length() - 1)  # a power of two, to divide most counts
+    threads = math.gcd(count, available)
     image = taylor[:, None].expand(threads, 3, 1, taylor.shape[1])
     points = node.view(threads, 1, count // threads, 1).expand(-1, -1, -1, 2)
     return torch.grid_sampler_2d(image, points, 1, 1, True).squeeze(2).unbind(1)

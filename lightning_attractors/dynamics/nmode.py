@@ -29,6 +29,9 @@ class SolvedFlow(Decaying):
         initial: y(0); a number or one per neuron.
         order: k.
         trainable_decay: whether λ is trained.
+
+    Raises:
+        NonFiniteError: in use, if a trained λ has diverged.
     """
 
     time: Tensor
@@ -48,7 +51,8 @@ class SolvedFlow(Decaying):
         finite = exact.isfinite()
         known = torch.where(finite, exact, 0)  # one nan would stop the whole batch
         relative, absolute = _TOLERANCES[exact.dtype]
-        decay = self.decay if self.log_decay is None else self.log_decay.to(exact).exp()
+        now = self.checked_decay()
+        decay = now if self.log_decay is None else self.log_decay.to(exact).exp()
         times = self.time.to(exact)
 
         def field(_: Tensor, y: Tensor) -> Tensor:
@@ -70,7 +74,9 @@ class NMODELayer(nn.Module):
     """y(t̄) of ẏ = −λy + sin²(y + γ), γ = Wx + b, y(0) = y₀ (Luo, He and Yi, 2024).
 
     With y₀ = 0, one t̄ for all and k = 1, the integration is the scalar :class:`FlowMap`. Otherwise it is
-    left to dopri5, which is slower; that is logged once, here.
+    left to dopri5, which is slower; that is logged once, here, as a warning.
+
+    Outside autocast the result has the dtype of x; under autocast it is float32.
 
     Args:
         in_features: size of x.
@@ -122,11 +128,13 @@ class NMODELayer(nn.Module):
         else:
             self.flow = SolvedFlow(decay, times, start, order, trainable_decay)
             self.integration = f"dopri5, because {reason}"
-        _log.info("nmODE layer: %s", self.integration)
+        level = logging.INFO if reason is None else logging.WARNING
+        _log.log(level, "nmODE layer: %s", self.integration)
 
     def forward(self, x: Tensor) -> Tensor:
         """y(t̄), shape (..., out_features), for x of shape (..., in_features)."""
-        return self.flow(self.linear(x))
+        y: Tensor = self.flow(self.linear(x))
+        return y if torch.is_autocast_enabled(x.device.type) else y.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"integration={self.integration!r}"

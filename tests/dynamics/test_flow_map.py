@@ -1,7 +1,7 @@
 import copy
 import math
 import pickle
-import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from lightning_attractors.dynamics import FlowMap
-from lightning_attractors.errors import SettingError
+from lightning_attractors.dynamics import FlowMap, flow_series, flow_table
+from lightning_attractors.dynamics.flow_table import FlowTable
+from lightning_attractors.errors import NonFiniteError, SettingError
 
 DECAYS, TIMES = (1.05, 1.1, 1.5, 2.0, 3.0, 10.0), (0.05, 1.0, 5.0, 20.0)
 DEVICES = [
@@ -231,7 +232,6 @@ def test_copies_and_casts_leave_the_tables_whole(trainable):
         torch.testing.assert_close(flow.half()(gamma), expected, rtol=0, atol=0)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiles_without_a_graph_break():
     torch.compiler.reset()
     flow = FlowMap(1.5, 5.0)
@@ -254,3 +254,72 @@ def test_settings_out_of_range_are_refused():
         FlowMap(0.9)
     with pytest.warns(UserWarning, match="decay"), pytest.raises(SettingError, match="too long for λ"):
         FlowMap(0.2, 60.0)
+
+
+@pytest.mark.filterwarnings("ignore:decay=")
+@pytest.mark.parametrize(
+    ("decay", "time"),
+    [(0.5, 20.0), (0.6, 22.0), (1.0, 100.0), (1.01, 100.0), (1.001, 1000.0), (1.0, 1e9), (1.03, 1e9)],
+)
+def test_what_is_too_steep_for_the_accuracy_is_refused_with_few_nodes(decay, time, monkeypatch):
+    monkeypatch.setattr(flow_series, "_MOST_NODES", 512)  # more would take seconds
+    with pytest.raises(SettingError, match="too steep to be tabulated"):
+        FlowMap(decay, time)
+
+
+@pytest.mark.filterwarnings("ignore:decay=")
+def test_the_steepest_flow_that_is_not_refused_is_exact():
+    flow = FlowMap(0.9, 20.0)
+    gamma = flow.turning_points[1] + 0.1 * torch.randn(300)
+    torch.testing.assert_close(flow(gamma).double(), flow(gamma.double()), rtol=0, atol=1e-6)
+
+
+def test_a_table_too_coarse_for_its_curvature_says_so():
+    wave = np.array([0, 1], dtype=np.complex128)
+    assert FlowTable(wave, (flow_table.LARGEST_CURVATURE, 0.0), 1.0).is_exact
+    assert not FlowTable(wave, (1.01 * flow_table.LARGEST_CURVATURE, 0.0), 1.0).is_exact
+    assert not FlowTable(wave, (1.0, 1e5), 1.0).is_exact
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+@pytest.mark.parametrize("time", [1e-200, 1e-15, 1e-8])
+def test_for_a_very_short_time_the_flow_is_its_rate_times_the_time(time, trainable):
+    gamma = torch.linspace(-3, 3, 50, dtype=torch.float64)
+    value = FlowMap(3.0, time, trainable)(gamma)
+    torch.testing.assert_close(value / time, gamma.sin().square(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("decay", "time"), [(3.0, 1e4), (3.0, 1e300), (1.2, 1e5), (1e4, 1e4)])
+def test_after_a_very_long_time_the_flow_is_stationary(decay, time):
+    flow, gamma = FlowMap(decay, time), torch.linspace(-3, 3, 50, dtype=torch.float64)
+    y = flow(gamma)
+    torch.testing.assert_close(decay * y, (y + gamma).sin().square(), rtol=0, atol=1e-11 * decay)
+
+
+def test_a_failure_of_the_solver_is_an_error(monkeypatch):
+    failed = SimpleNamespace(success=False, message="step size too small", y=np.zeros((64, 1)))
+    monkeypatch.setattr(flow_series, "solve_ivp", lambda *_, **__: failed)
+    with pytest.raises(SettingError, match="could not be solved: step size too small"):
+        FlowMap()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1000.0, -1000.0])
+def test_a_diverged_decay_is_one_clear_error(value):
+    flow = FlowMap(trainable_decay=True)
+    with torch.no_grad():
+        flow.log_decay.fill_(value)
+    with pytest.raises(NonFiniteError, match="the trained decay has diverged"):
+        flow(torch.zeros(3))
+    assert "decay=" in repr(flow)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [1, 6, 7, 64])
+def test_any_number_of_threads_gives_the_same(threads, count, monkeypatch):
+    flow, gamma = FlowMap(), torch.randn(count)
+    expected = flow(gamma.double()).float()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    shares = flow_table._gather(torch.zeros(3, 9), torch.zeros(count))[0].shape
+    assert shares[0] <= threads
+    assert shares[0] * shares[1] == count
+    torch.testing.assert_close(flow(gamma), expected, rtol=0, atol=1e-6)

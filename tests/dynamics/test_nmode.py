@@ -2,7 +2,6 @@ import copy
 import logging
 import math
 import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from lightning_attractors.dynamics import FlowMap, NMODELayer
-from lightning_attractors.errors import SettingError
+from lightning_attractors.errors import NonFiniteError, SettingError
 
 TIMES, STARTS = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([0.2, -0.4, 0.0])
 FALLBACKS = {
@@ -81,6 +80,8 @@ def test_what_integrates_is_chosen_and_said_once(settings, integration, caplog):
         layer = NMODELayer(4, 3, **settings)
         layer(torch.randn(2, 4))
     assert [record.getMessage() for record in caplog.records] == [f"nmODE layer: {integration}"]
+    level = logging.INFO if integration.startswith("flow map") else logging.WARNING
+    assert [record.levelno for record in caplog.records] == [level]
     assert layer.integration == integration
     assert integration in repr(layer)
     assert isinstance(layer.flow, FlowMap) == integration.startswith("flow map")
@@ -119,7 +120,26 @@ def test_runs_under_autocast_and_survives_copies_and_casts(settings):
         torch.testing.assert_close(layer(x), expected)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("settings", [{}, {"initial": STARTS}])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_outside_autocast_a_network_of_one_precision_stays_in_it(dtype, settings):
+    network = torch.nn.Sequential(NMODELayer(4, 3, **settings), torch.nn.Linear(3, 2)).to(dtype)
+    x = torch.randn(2, 4, dtype=dtype)
+    network(x).sum().backward()
+    assert network[0](x).dtype == network(x).dtype == network[0].linear.weight.grad.dtype == dtype
+    expected = copy.deepcopy(network).double()(x.double())
+    torch.testing.assert_close(network(x).double(), expected, rtol=0, atol=3e-2)
+
+
+@pytest.mark.parametrize("value", [math.nan, 1000.0, -1000.0])
+def test_a_diverged_decay_is_one_clear_error_of_the_solver_too(value):
+    layer = NMODELayer(4, 3, initial=0.3, trainable_decay=True)
+    with torch.no_grad():
+        layer.flow.log_decay.fill_(value)
+    with pytest.raises(NonFiniteError, match="the trained decay has diverged"):
+        layer(torch.zeros(2, 4))
+
+
 def test_compiles_without_a_graph_break():
     torch.compiler.reset()
     layer, x = NMODELayer(4, 3), torch.randn(2, 4)
