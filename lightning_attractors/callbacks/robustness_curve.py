@@ -327,7 +327,7 @@ class _Run:
         self, attack: Attack, records: Records, examples: list[files.Example], complete: bool
     ) -> dict[str, Any]:
         confidence = self.settings.confidence
-        fitted, reason = fit(records, confidence)
+        fitted, reason = fit(records, confidence, attack.reach)
         found = curve(records, attack.strengths or files.grid(records), confidence)
         summary = self._summary(attack, records, fitted, reason, complete)
         self.settings.results[attack.name] = summary
@@ -393,7 +393,8 @@ class _Run:
         """R of the numbers of steps, and ε times it, which is R if every step went as far as it could."""
         if not (isinstance(attack, RadiusAttack) and attack.search is pgd_radii and len(steps)):
             return {}
-        in_steps = fit_logistic(torch.where(steps < 0, torch.inf, steps.double()))
+        tried = range(1, attack.arguments["steps"] + 1)
+        in_steps = fit_logistic(torch.where(steps < 0, torch.inf, steps.double()), tried)
         size = attack.arguments["step_size"]
         return {"steps": {"R": in_steps.R, "step_size": size, "R_times_step_size": size * in_steps.R}}
 

@@ -135,10 +135,15 @@ def is_linf(records: Records) -> bool:
     return bool((records.distances[reached] <= records.radii[reached] + 1e-6).all())
 
 
-def fit(records: Records, confidence: float) -> tuple[LogisticFit | None, str]:
-    """The generalised logistic function through the curve of the images that count, or why there is none."""
+def fit(
+    records: Records, confidence: float, reach: float | Sequence[float] | None = None
+) -> tuple[LogisticFit | None, str]:
+    """The generalised logistic function through the curve of the images that count, or why there is none.
+
+    The reach is that of the attack, as :func:`fit_logistic` takes it.
+    """
     counts = records.confident(confidence)
     if not bool(counts.any()):
         return None, f"no image is classified correctly with a confidence of {confidence:g} or more"
-    found = fit_logistic(records.radii[counts])
+    found = fit_logistic(records.radii[counts], reach)
     return found, found.reason
