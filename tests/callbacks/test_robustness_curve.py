@@ -453,6 +453,13 @@ def test_a_gradient_that_misleads_is_found_out():
     assert masked.sentence.startswith("Gradients ARE masked")
 
 
+def test_ties_in_float32_are_all_broken_at_their_radius():
+    # One step takes each of them, and float32 has it 1/255 a little less or more
+    images = torch.linspace(0.4981, 0.4999, 21).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+    found = check_masking(Bright().eval(), images, torch.zeros(21, dtype=torch.int64), 16, queries=1)
+    assert found.white_box == found.images == 21
+
+
 def test_vanishing_gradients_are_said(tmp_path):
     class Blind(Bright):
         def forward(self, images):
