@@ -98,7 +98,7 @@ class Curve:
         strengths: ascending where there is a search; as given otherwise.
         accuracy: share of all images that are classified correctly.
         relative: the same among the images that count; nan without any.
-        certified: share of the images that count with a certified radius of at least the strength, in L∞;
+        certified: share of the images that count with a certified radius of at least |strength|, in L∞;
             None without a certificate, or where the strength is not what bounds the L∞ distance.
     """
 
@@ -123,7 +123,7 @@ def curve(records: Records, strengths: Sequence[float], confidence: float) -> Cu
             relative = relative_accuracy(records.radii[counts], points)
     certified = None
     if records.has_certificate and is_linf(records) and bool(counts.any()):
-        held = records.certified[counts] >= points.unsqueeze(1)
+        held = records.certified[counts] >= points.abs().unsqueeze(1)
         certified = held.sum(dim=1).double() / held.shape[1]
     return Curve(points, accuracy, relative, certified)
 

@@ -343,6 +343,18 @@ def test_the_certified_curve_lies_below_the_attacked_one(tmp_path):
     assert "bf16-mixed" in found["certificate"]["reason"]
 
 
+def test_a_negative_strength_is_as_far_as_its_opposite(tmp_path):
+    amounts = [i / 50 for i in range(1, 13)]
+    attack = {"class_path": "brightness", "strengths": [*amounts, *(-amount for amount in amounts)]}
+    _, found = measured(tmp_path, Certified(), attacks=[attack], confidence=0)
+    table = rows(tmp_path, "brightness")
+    for name in ("certified", "fit"):
+        column = [row[name] for row in table]
+        assert column[:12] == column[12:]
+        assert len(set(column)) > 5
+    assert found["fitted"]
+
+
 @pytest.mark.parametrize("attack", ["pgd_radius", "torchattacks.FGSM"])
 def test_a_broken_certificate_fails_loudly_once_all_is_written(attack, tmp_path):
     module = Certified()
