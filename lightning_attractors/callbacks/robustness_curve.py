@@ -164,18 +164,22 @@ class RobustnessCurve(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.after_fit:
-            self._measure(trainer, pl_module, best_checkpoint(trainer))
+            best = best_checkpoint(trainer)
+            self._measure(trainer, pl_module, best, best)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         known = has_images(trainer, self.split)
         require(known, "split", self.split, "must be a split that this test has a loader of")
         prepare(trainer, self.split)
-        self._measure(trainer, pl_module, None)
+        self._measure(trainer, pl_module, None, trainer.ckpt_path)  # type: ignore[arg-type]
 
-    def _measure(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: str | None) -> None:
+    def _measure(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: str | None, weights: str | None
+    ) -> None:
+        """Attack the module with a checkpoint's weights, or its own; ``weights`` says whose they are."""
         self.results = {}
         with undisturbed(module, checkpoint):
-            run = _Run(self, trainer, module, checkpoint or trainer.ckpt_path)  # type: ignore[arg-type]
+            run = _Run(self, trainer, module, weights)
             run.look()
             for attack in self.attacks:
                 run.attack(attack)

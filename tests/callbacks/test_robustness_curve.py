@@ -208,6 +208,15 @@ def test_after_fit_the_best_checkpoint_counts(tmp_path):
     assert callback.results["pgd_radius"] == found
 
 
+def test_a_resumed_fit_is_not_named_after_the_checkpoint_it_began_with(tmp_path):
+    first = quiet_trainer(tmp_path, [], max_epochs=1)
+    first.fit(Forgetting(), loader())
+    first.save_checkpoint(tmp_path / "old.ckpt")
+    resumed = quiet_trainer(tmp_path, [RobustnessCurve(["pgd_radius"], masking=False)], max_epochs=2)
+    resumed.fit(Forgetting(), loader(), ckpt_path=tmp_path / "old.ckpt")
+    assert report(tmp_path, "pgd_radius")["checkpoint"] is None
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
 def test_precision_is_the_trainers(precision, tmp_path):
     class Watched(Bright):
