@@ -23,6 +23,7 @@ from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCur
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
 from lightning_attractors.robustness import check_masking, fgsm_radii, gaussian_noise, pgd_radii
+from lightning_attractors.robustness.library import LibraryAttack
 
 HERE = Path(__file__).parents[1]
 COUNT = 40
@@ -512,3 +513,23 @@ def test_two_processes_measure_what_one_does_and_a_run_is_measured_once():
             assert len(tables[0].splitlines()) > 3
     assert report(RUN, "PGD")["checkpoint"] == "best.ckpt"
     assert report(RUN, "PGD")["stage"] == "test"
+
+
+class Seeded:
+    """Takes the time where it is given no seed, as torchattacks.AutoAttack does."""
+
+    def __init__(self, model, eps=0.1, seed=None):
+        self.seed = seed
+
+    def __call__(self, images, labels):
+        return torch.full_like(images, math.nan if self.seed is None else self.seed % 1000)
+
+
+def test_attacks_with_a_seed_of_their_own_are_given_one():
+    images, labels = pictures()
+    attack = LibraryAttack(f"{__name__}.Seeded", {})
+    first, again, other = (attack(Bright(), images, labels, 0.1, key) for key in ([0, 1], [0, 1], [0, 2]))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    chosen = LibraryAttack(f"{__name__}.Seeded", {"seed": 7})
+    assert chosen(Bright(), images, labels, 0.1, [0, 1]).eq(7).all()
