@@ -49,6 +49,7 @@ from lightning_attractors.robustness.targets import Target
 _GALLERY = 5
 _MASKING_IMAGES = 100
 _TRIAL_IMAGES = 2
+_AGREEMENT = 0.05
 
 
 class BrokenCertificateError(RuntimeError):
@@ -377,7 +378,7 @@ class _Run:
                 "broken": int(radii.isfinite().sum()),
                 "gradient_vanished": vanished,
             },
-            **self._steps(attack, records.steps[counts]),
+            **self._steps(attack, records.steps[counts], fitted),
             "certificate": self._certificate(records, counts),
             "masking": self._masking(vanished),
             "settings": self._settings(attack),
@@ -393,14 +394,19 @@ class _Run:
         ready: dict[str, Any] = files.json_ready(summary)
         return ready
 
-    def _steps(self, attack: Attack, steps: Tensor) -> dict[str, Any]:
+    def _steps(self, attack: Attack, steps: Tensor, fitted: LogisticFit | None) -> dict[str, Any]:
         """R of the numbers of steps, and ε times it, which is R if every step went as far as it could."""
         if not (isinstance(attack, RadiusAttack) and attack.search is pgd_radii and len(steps)):
             return {}
         tried = range(1, attack.arguments["steps"] + 1)
         in_steps = fit_logistic(torch.where(steps < 0, torch.inf, steps.double()), tried)
         size = attack.arguments["step_size"]
-        return {"steps": {"R": in_steps.R, "step_size": size, "R_times_step_size": size * in_steps.R}}
+        product = size * in_steps.R
+        agrees = None
+        if fitted is not None and fitted.fitted and in_steps.fitted:
+            agrees = abs(fitted.R - product) <= _AGREEMENT * fitted.R
+        found = {"R": in_steps.R, "step_size": size, "R_times_step_size": product}
+        return {"steps": {**found, "agrees_within_5_percent": agrees}}
 
     def _certificate(self, records: Records, counts: Tensor) -> dict[str, Any] | None:
         if not records.has_certificate:
@@ -433,6 +439,9 @@ def _metrics(name: str, summary: dict[str, Any]) -> dict[str, float]:
 def _line(summary: dict[str, Any], seconds: float) -> str:
     images = summary["images"]
     result = f"R {summary['R']:.4g} ± {summary['uncertainty']:.1g}" if summary["fitted"] else "no R"
+    steps = summary.get("steps", {})
+    if steps.get("agrees_within_5_percent") is False:
+        result += f", but step size × R in steps is {steps['R_times_step_size']:.4g}"
     return (
         f"robustness  {summary['attack']}  {seconds:.1f} s  {images['all']} images, {images['counted']} count"
         f"  accuracy {summary['accuracy']:.4g}  {result}"

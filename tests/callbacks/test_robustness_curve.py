@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
+from lightning_attractors.callbacks.robustness_curve import _line
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
 from lightning_attractors.robustness import check_masking, fgsm_radii, gaussian_noise, pgd_radii
@@ -111,6 +112,7 @@ def test_radii_are_those_of_the_search_under_inference_mode(tmp_path):
     assert found["counts"] is False  # 40 images are too few
     assert found["rules"]["more_than_500_images"] is False
     assert found["steps"]["R_times_step_size"] == pytest.approx(found["R"], rel=0.05)
+    assert found["steps"]["agrees_within_5_percent"] is True
     assert found["settings"]["arguments"] == {"largest": 0.3, "step_size": 1 / 255, "steps": 40}
     for ending in (".png", "_gallery.png"):
         assert (tmp_path / "robustness" / f"pgd_radius{ending}").read_bytes().startswith(b"\x89PNG")
@@ -537,3 +539,11 @@ def test_attacks_with_a_seed_of_their_own_are_given_one():
     assert not torch.equal(first, other)
     chosen = LibraryAttack(f"{__name__}.Seeded", {"seed": 7})
     assert chosen(Bright(), images, labels, 0.1, [0, 1]).eq(7).all()
+
+
+@pytest.mark.parametrize("agrees", [True, False, None])
+def test_the_line_says_where_the_steps_do_not_agree(agrees):
+    summary = {"attack": "pgd_radius", "fitted": True, "R": 0.1, "uncertainty": 0.01, "accuracy": 1.0}
+    summary |= {"images": {"all": 9, "counted": 8}}
+    summary |= {"steps": {"R_times_step_size": 0.25, "agrees_within_5_percent": agrees}}
+    assert ("step size × R in steps is 0.25" in _line(summary, 1.0)) == (agrees is False)
