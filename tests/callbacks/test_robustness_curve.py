@@ -446,7 +446,9 @@ def test_runs_are_compared_by_their_files(tmp_path, monkeypatch, capsys):
         measured(tmp_path / f"{scale:g}", Bright(scale), attacks=["pgd_radius"], confidence=0)
     measured(tmp_path / "unsure", Bright(0.1), attacks=["pgd_radius"])
     broken_off = tmp_path / "20" / "robustness" / "pgd_radius.json"
-    broken_off.write_text(json.dumps(report(tmp_path / "20", "pgd_radius") | {"complete": False, "counts": True}))
+    broken_off.write_text(
+        json.dumps(report(tmp_path / "20", "pgd_radius") | {"complete": False, "counts": True})
+    )
     assert not example("compare_runs").read([tmp_path / "20"], "pgd_radius")[0]["counts"]
     names = [str(tmp_path / name) for name in ("20", "40", "unsure", "nothing")]
     output = tmp_path / "scatter.png"
