@@ -176,7 +176,7 @@ def test_pgd_radii_of_as_many_steps_are_equal_in_float32():
     found = pgd_radii(brighter, images, torch.zeros(COUNT, dtype=torch.int64), largest=0.15)
     reached = found.steps > 0
     assert 30 < reached.sum() < COUNT
-    assert torch.equal(found.radii[reached], (found.steps[reached].double() / 255).clamp(max=0.15))
+    assert torch.equal(found.radii[reached], (found.steps[reached].double() * (1 / 255)).clamp(max=0.15))
 
 
 def test_pgd_is_not_weaker_where_fgsm_takes_the_same_step(network, data):
