@@ -1,7 +1,8 @@
 """Accuracy against robustness over many runs: ``python examples/compare_runs.py runs/*/version_*``.
 
 Reads the JSON files that ``RobustnessCurve`` left in the runs' folders, prints a table and draws one point
-per run, by model. Open points do not count: they have 500 images or fewer behind them, or R² below 0.95.
+per run, by model. Open points do not count: they have 500 images or fewer behind them, or R² below 0.95, or
+were interrupted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def read(folders: list[Path], attack: str) -> list[dict[str, Any]]:
     for folder in folders:
         path = folder / "robustness" / f"{attack}.json"
         if path.exists():
-            found.append({**json.loads(path.read_text()), "run": str(folder)})
+            run = json.loads(path.read_text())
+            found.append({**run, "counts": run["counts"] and run["complete"], "run": str(folder)})
     return found
 
 
@@ -39,7 +41,7 @@ def tabulate(runs: list[dict[str, Any]], attack: str) -> Table:
             f"{run['R']:.4f} ± {run['uncertainty']:.4f}" if fitted else run["reason"],
             f"{run['R2']:.4f}" if fitted else "",
             str(run["images"]["counted"]),
-            "yes" if run["counts"] else "no",
+            ("yes" if run["counts"] else "no") if run["complete"] else "no, interrupted",
         )
     return table
 

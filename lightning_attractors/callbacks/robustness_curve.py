@@ -49,6 +49,7 @@ from lightning_attractors.robustness.targets import Target
 _GALLERY = 5
 _MASKING_IMAGES = 100
 _TRIAL_IMAGES = 2
+_AGREEMENT = 0.05
 
 
 class BrokenCertificateError(RuntimeError):
@@ -164,18 +165,22 @@ class RobustnessCurve(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.after_fit:
-            self._measure(trainer, pl_module, best_checkpoint(trainer))
+            best = best_checkpoint(trainer)
+            self._measure(trainer, pl_module, best, best)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         known = has_images(trainer, self.split)
         require(known, "split", self.split, "must be a split that this test has a loader of")
         prepare(trainer, self.split)
-        self._measure(trainer, pl_module, None)
+        self._measure(trainer, pl_module, None, trainer.ckpt_path)  # type: ignore[arg-type]
 
-    def _measure(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: str | None) -> None:
+    def _measure(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: str | None, weights: str | None
+    ) -> None:
+        """Attack the module with a checkpoint's weights, or its own; ``weights`` says whose they are."""
         self.results = {}
         with undisturbed(module, checkpoint):
-            run = _Run(self, trainer, module, checkpoint or trainer.ckpt_path)  # type: ignore[arg-type]
+            run = _Run(self, trainer, module, weights)
             run.look()
             for attack in self.attacks:
                 run.attack(attack)
@@ -327,7 +332,7 @@ class _Run:
         self, attack: Attack, records: Records, examples: list[files.Example], complete: bool
     ) -> dict[str, Any]:
         confidence = self.settings.confidence
-        fitted, reason = fit(records, confidence)
+        fitted, reason = fit(records, confidence, attack.reach)
         found = curve(records, attack.strengths or files.grid(records), confidence)
         summary = self._summary(attack, records, fitted, reason, complete)
         self.settings.results[attack.name] = summary
@@ -373,7 +378,7 @@ class _Run:
                 "broken": int(radii.isfinite().sum()),
                 "gradient_vanished": vanished,
             },
-            **self._steps(attack, records.steps[counts]),
+            **self._steps(attack, records.steps[counts], fitted),
             "certificate": self._certificate(records, counts),
             "masking": self._masking(vanished),
             "settings": self._settings(attack),
@@ -389,13 +394,19 @@ class _Run:
         ready: dict[str, Any] = files.json_ready(summary)
         return ready
 
-    def _steps(self, attack: Attack, steps: Tensor) -> dict[str, Any]:
+    def _steps(self, attack: Attack, steps: Tensor, fitted: LogisticFit | None) -> dict[str, Any]:
         """R of the numbers of steps, and ε times it, which is R if every step went as far as it could."""
         if not (isinstance(attack, RadiusAttack) and attack.search is pgd_radii and len(steps)):
             return {}
-        in_steps = fit_logistic(torch.where(steps < 0, torch.inf, steps.double()))
+        tried = range(1, attack.arguments["steps"] + 1)
+        in_steps = fit_logistic(torch.where(steps < 0, torch.inf, steps.double()), tried)
         size = attack.arguments["step_size"]
-        return {"steps": {"R": in_steps.R, "step_size": size, "R_times_step_size": size * in_steps.R}}
+        product = size * in_steps.R
+        agrees = None
+        if fitted is not None and fitted.fitted and in_steps.fitted:
+            agrees = abs(fitted.R - product) <= _AGREEMENT * fitted.R
+        found = {"R": in_steps.R, "step_size": size, "R_times_step_size": product}
+        return {"steps": {**found, "agrees_within_5_percent": agrees}}
 
     def _certificate(self, records: Records, counts: Tensor) -> dict[str, Any] | None:
         if not records.has_certificate:
@@ -428,6 +439,9 @@ def _metrics(name: str, summary: dict[str, Any]) -> dict[str, float]:
 def _line(summary: dict[str, Any], seconds: float) -> str:
     images = summary["images"]
     result = f"R {summary['R']:.4g} ± {summary['uncertainty']:.1g}" if summary["fitted"] else "no R"
+    steps = summary.get("steps", {})
+    if steps.get("agrees_within_5_percent") is False:
+        result += f", but step size × R in steps is {steps['R_times_step_size']:.4g}"
     return (
         f"robustness  {summary['attack']}  {seconds:.1f} s  {images['all']} images, {images['counted']} count"
         f"  accuracy {summary['accuracy']:.4g}  {result}"

@@ -20,8 +20,8 @@ from lightning_attractors.robustness.records import Curve, Records
 
 
 def curve_table(found: Curve, fit: LogisticFit | None) -> str:
-    """One row per strength."""
-    fitted = fit(found.strengths).tolist() if fit is not None and fit.fitted else None
+    """One row per strength; the fit is of radii, which are |strengths|."""
+    fitted = fit(found.strengths.abs()).tolist() if fit is not None and fit.fitted else None
     rows = zip(
         found.strengths.tolist(),
         found.accuracy.tolist(),
@@ -84,7 +84,9 @@ def draw_curve(name: str, found: Curve, fit: LogisticFit | None, confidence: flo
     axis.plot(x, found.relative.numpy(), color="C0", label=f"{counted} images of confidence ≥ {confidence:g}")
     axis.plot(x, found.accuracy.numpy(), color="C0", linewidth=0.8, linestyle=":", label="all images")
     if fit is not None and fit.fitted:
-        axis.plot(x, fit(found.strengths).numpy(), color="C3", linestyle="--", label="generalised logistic")
+        axis.plot(
+            x, fit(found.strengths.abs()).numpy(), color="C3", linestyle="--", label="generalised logistic"
+        )
         label = f"R = {fit.R:.4g} ± {fit.uncertainty:.1g}" + ("" if fit.counts else " (does not count)")
         axis.axvline(fit.R, color="C3", linewidth=0.8, label=label)
     if found.certified is not None:

@@ -60,6 +60,15 @@ class RadiusAttack:
     arguments: dict[str, Any]
     strengths: tuple[float, ...] = ()
 
+    @property
+    def reach(self) -> float | list[float]:
+        """The largest strength that is tried, or all of them where it goes up in steps."""
+        largest = float(self.arguments["largest"])
+        if "steps" not in self.arguments:
+            return largest
+        size = self.arguments["step_size"]
+        return [min(step * size, largest) for step in range(1, self.arguments["steps"] + 1)]
+
     def __call__(
         self, logits_fn: Logits, images: Tensor, labels: Tensor, batch_size: int, key: Sequence[int]
     ) -> Outcome:
@@ -88,6 +97,11 @@ class SweepAttack:
     change: Change
     arguments: dict[str, Any]
     strengths: tuple[float, ...]
+
+    @property
+    def reach(self) -> list[float]:
+        """All strengths that are tried, without their sign, as radii have none."""
+        return [abs(strength) for strength in self.strengths]
 
     def __call__(
         self, logits_fn: Logits, images: Tensor, labels: Tensor, batch_size: int, key: Sequence[int]

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,23 +63,31 @@ class LibraryAttack:
     def __call__(
         self, logits_fn: Logits, images: Tensor, labels: Tensor, strength: float, key: Sequence[int]
     ) -> Tensor:
-        """The attacked images, in the global random numbers.
+        """The attacked images, in the global random numbers; ``key`` is for attacks with a seed of their own.
 
         Raises:
             SettingError: if the attack does not get along with the model, its arguments or the images.
         """
         model = LogitsModule(logits_fn, images.device)
         try:
-            attack = self.attack(model, **{**self.arguments, self.strength: strength})
+            settings = {**self._seed(key), **self.arguments, self.strength: strength}
+            attack = self.attack(model, **settings)
             moved: Tensor = attack(images, labels)
         except SettingError:
             raise
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            settings = {**self.arguments, self.strength: strength}
+            settings = {**self.arguments, self.strength: strength}  # as they were given
             text = f"{self.path} cannot attack images {tuple(images.shape)} with it ({reason})"
             raise SettingError("init_args", settings, text) from error
         return moved
+
+    def _seed(self, key: Sequence[int]) -> dict[str, int]:
+        """The argument ``seed`` of a class that takes the time for it if it has none."""
+        parameter = inspect.signature(self.attack).parameters.get("seed")
+        if parameter is None or parameter.default is not None:
+            return {}
+        return {"seed": int(np.random.SeedSequence(list(key)).generate_state(1)[0])}
 
 
 def _imported(path: str) -> Any:

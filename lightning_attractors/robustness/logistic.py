@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from lightning_attractors.errors import require
 
 _MINIMUM_IMAGES = 500
 _MINIMUM_R2 = 0.95
+_GRID = 201
 _LOG_NU = math.log(1e4)
 _STARTS = (0.0, math.log(0.05), math.log(20.0))
 _Floats = NDArray[np.float64]
@@ -104,22 +106,25 @@ class LogisticFit:
         return torch.from_numpy(np.asarray(values))
 
 
-def fit_logistic(radii: Tensor) -> LogisticFit:
+def fit_logistic(radii: Tensor, reach: float | Sequence[float] | None = None) -> LogisticFit:
     """Fit the generalised logistic function to the accuracies that adversarial radii amount to.
 
-    The points of the curve are A(0) and A at every finite radius. Images that withstood the attack stay in
-    the share, so a curve that does not come down to 0 fits badly, and R² tells.
+    The points of the curve are A(0), A at every finite radius, and A up to ``reach``. Images that withstood
+    the attack stay in the share. With a reach the curve goes on at their share after the last image fell, so
+    one that does not come down to 0 fits badly, and R² tells; without, it ends there, and R² may not tell.
 
     Args:
         radii: ρ of the images that count, correctly classified and confidently, shape (N,); infinite where
             the attack failed.
+        reach: the largest strength that the attack tried, from where an even grid of points goes down to 0;
+            or, of an attack that tries a few strengths only, all of these. At least 0.
 
     Returns:
         The fit. It is not fitted, and says why, if there are fewer than four different radii above 0, if the
         search fails, if the covariance does not determine R, or if R lies outside the radii.
 
     Raises:
-        SettingError: if there are no radii, or one is negative or nan.
+        SettingError: if there are no radii, or one or the reach is negative or nan.
 
     Example:
         >>> radii = 0.1 + 0.02 * torch.logit(torch.arange(0.5, 1000) / 1000)
@@ -128,12 +133,13 @@ def fit_logistic(radii: Tensor) -> LogisticFit:
         (0.1, True)
     """
     finite = radii[radii.isfinite()].double().cpu()
-    strengths = torch.cat([torch.zeros(1, dtype=torch.float64), finite]).unique()
+    strengths = torch.cat([torch.zeros(1, dtype=torch.float64), finite, _tried(reach)]).unique()
     accuracies = relative_accuracy(radii.cpu(), strengths)
-    if len(strengths) < 5:
-        return _not_fitted(len(radii), f"{len(strengths) - 1} different radii above 0, needs 4 at least")
+    found = finite[finite > 0].unique()
+    if len(found) < 4:
+        return _not_fitted(len(radii), f"{len(found)} different radii above 0, needs 4 at least")
     x, y = strengths.numpy(), accuracies.numpy()
-    scale = float(np.median(x[1:]))
+    scale = float(np.median(found.numpy()))
     solution = _least_squares(x / scale, y)
     if solution is None:
         return _not_fitted(len(radii), "the least-squares search found no solution")
@@ -141,7 +147,7 @@ def fit_logistic(radii: Tensor) -> LogisticFit:
     uncertainty = math.sqrt(covariance[0, 0]) * scale
     if not math.isfinite(uncertainty):
         return _not_fitted(len(radii), "the curve does not determine the inflection point")
-    if not 0 < R * scale < x[-1]:
+    if not 0 < R * scale < float(found[-1]):
         return _not_fitted(len(radii), f"the inflection point {R * scale:.3g} lies outside the radii")
     squares = np.square(y - _decline(x / scale, R, rate, log_nu))
     return LogisticFit(
@@ -156,6 +162,18 @@ def fit_logistic(radii: Tensor) -> LogisticFit:
         mse=float(squares.mean()),
         images=len(radii),
     )
+
+
+def _tried(reach: float | Sequence[float] | None) -> Tensor:
+    """The strengths that a reach stands for, float64."""
+    if reach is None:
+        return torch.empty(0, dtype=torch.float64)
+    if isinstance(reach, Sequence):
+        tried = torch.tensor(reach, dtype=torch.float64)
+    else:
+        tried = torch.linspace(0, reach, _GRID, dtype=torch.float64)
+    require(bool(((tried >= 0) & tried.isfinite()).all()), "reach", reach, "must be finite, at least 0")
+    return tried
 
 
 def _decline(x: _Floats, R: float, rate: float, log_nu: float) -> _Floats:

@@ -15,6 +15,8 @@ from lightning_attractors.robustness.pgd import pgd_radii
 from lightning_attractors.robustness.targets import Logits, Target
 
 _STEPS, _STEP = 40, 1 / 255
+# How much farther than the strength float32 images can lie.
+_ROUNDING = 1e-6
 # Training of the substitute, full-batch.
 _EPOCHS, _RATE = 200, 0.01
 
@@ -105,7 +107,7 @@ def check_masking(
     found = pgd_radii(logits_fn, images, labels, largest, _STEP, _STEPS, batch_size)
     median = float(found.radii.median())
     strength = median if math.isfinite(median) else largest
-    white = found.radii <= strength
+    white = found.radii <= strength + _ROUNDING
     seed_all([seed])
     square = LibraryAttack("torchattacks.Square", {"n_queries": queries, "seed": seed})
     moved = torch.cat(
@@ -165,7 +167,7 @@ def _steepest(linear: nn.Linear, images: Tensor, labels: Tensor, strength: float
 def _broken(target: Target, moved: Tensor, images: Tensor, labels: Tensor, strength: float) -> Tensor:
     """Which images are misclassified, and not farther away than the strength (and float32's rounding)."""
     farthest = float(linf_distance(moved, images).max())
-    if farthest > strength + 1e-6:
+    if farthest > strength + _ROUNDING:
         raise SettingError("strength", strength, f"was not kept by an attack: it went {farthest:.4g} away")
     parts = zip(moved.split(target.batch_size), labels.split(target.batch_size), strict=True)
     return torch.cat([target.is_wrong(part, of) for part, of in parts])

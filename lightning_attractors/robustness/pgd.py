@@ -11,6 +11,8 @@ from lightning_attractors.errors import require
 from lightning_attractors.robustness.radii import AdversarialRadii
 from lightning_attractors.robustness.targets import Logits, Target
 
+_ROUNDING = 1e-6
+
 
 def pgd_radii(
     logits_fn: Logits,
@@ -26,7 +28,7 @@ def pgd_radii(
     From x⁰ = x, with no random start, xⁱ⁺¹ = clip(Π(xⁱ + ε sign ∇L(xⁱ))) with Π the projection to the L∞
     ball of radius ``largest`` around x: the steps of ``torchattacks.PGD(eps=largest, alpha=step_size,
     random_start=False)``. ρ is ‖xⁱ − x‖∞ at the first xⁱ that is misclassified. Where some pixel moves the
-    same way at every step, ρ = ε i.
+    same way at every step, ρ = ε i, exactly, but at most ``largest``.
 
     All images are moved together in full batches; an image leaves when it is misclassified, or when its
     gradient vanishes, as it would stay where it is.
@@ -61,6 +63,9 @@ def pgd_radii(
     for rows in active.split(batch_size):
         climb.record(rows[target.is_wrong(climb.images[rows], target.labels[rows])], steps)
     moved = (climb.images - target.images).abs().flatten(1).amax(dim=1).double()
+    # float32 images leave x + ε i a little short of it or beyond, which would split ties
+    exact = (climb.steps.double() * step_size).clamp(max=largest)
+    moved = torch.where((moved - exact).abs() <= _ROUNDING, exact, moved)
     radii = torch.where(climb.steps >= 0, moved, math.inf)
     return AdversarialRadii(radii, climb.images, climb.steps, climb.flat)
 

@@ -98,7 +98,7 @@ class Curve:
         strengths: ascending where there is a search; as given otherwise.
         accuracy: share of all images that are classified correctly.
         relative: the same among the images that count; nan without any.
-        certified: share of the images that count with a certified radius of at least the strength, in L∞;
+        certified: share of the images that count with a certified radius of at least |strength|, in L∞;
             None without a certificate, or where the strength is not what bounds the L∞ distance.
     """
 
@@ -123,7 +123,7 @@ def curve(records: Records, strengths: Sequence[float], confidence: float) -> Cu
             relative = relative_accuracy(records.radii[counts], points)
     certified = None
     if records.has_certificate and is_linf(records) and bool(counts.any()):
-        held = records.certified[counts] >= points.unsqueeze(1)
+        held = records.certified[counts] >= points.abs().unsqueeze(1)
         certified = held.sum(dim=1).double() / held.shape[1]
     return Curve(points, accuracy, relative, certified)
 
@@ -135,10 +135,15 @@ def is_linf(records: Records) -> bool:
     return bool((records.distances[reached] <= records.radii[reached] + 1e-6).all())
 
 
-def fit(records: Records, confidence: float) -> tuple[LogisticFit | None, str]:
-    """The generalised logistic function through the curve of the images that count, or why there is none."""
+def fit(
+    records: Records, confidence: float, reach: float | Sequence[float] | None = None
+) -> tuple[LogisticFit | None, str]:
+    """The generalised logistic function through the curve of the images that count, or why there is none.
+
+    The reach is that of the attack, as :func:`fit_logistic` takes it.
+    """
     counts = records.confident(confidence)
     if not bool(counts.any()):
         return None, f"no image is classified correctly with a confidence of {confidence:g} or more"
-    found = fit_logistic(records.radii[counts])
+    found = fit_logistic(records.radii[counts], reach)
     return found, found.reason

@@ -20,9 +20,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
+from lightning_attractors.callbacks.robustness_curve import _line
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
 from lightning_attractors.robustness import check_masking, fgsm_radii, gaussian_noise, pgd_radii
+from lightning_attractors.robustness.library import LibraryAttack
 
 HERE = Path(__file__).parents[1]
 COUNT = 40
@@ -110,6 +112,7 @@ def test_radii_are_those_of_the_search_under_inference_mode(tmp_path):
     assert found["counts"] is False  # 40 images are too few
     assert found["rules"]["more_than_500_images"] is False
     assert found["steps"]["R_times_step_size"] == pytest.approx(found["R"], rel=0.05)
+    assert found["steps"]["agrees_within_5_percent"] is True
     assert found["settings"]["arguments"] == {"largest": 0.3, "step_size": 1 / 255, "steps": 40}
     for ending in (".png", "_gallery.png"):
         assert (tmp_path / "robustness" / f"pgd_radius{ending}").read_bytes().startswith(b"\x89PNG")
@@ -206,6 +209,15 @@ def test_after_fit_the_best_checkpoint_counts(tmp_path):
     assert (found["accuracy"], found["checkpoint"]) == (1.0, "best.ckpt")
     assert module.scale.item() == -40
     assert callback.results["pgd_radius"] == found
+
+
+def test_a_resumed_fit_is_not_named_after_the_checkpoint_it_began_with(tmp_path):
+    first = quiet_trainer(tmp_path, [], max_epochs=1)
+    first.fit(Forgetting(), loader())
+    first.save_checkpoint(tmp_path / "old.ckpt")
+    resumed = quiet_trainer(tmp_path, [RobustnessCurve(["pgd_radius"], masking=False)], max_epochs=2)
+    resumed.fit(Forgetting(), loader(), ckpt_path=tmp_path / "old.ckpt")
+    assert report(tmp_path, "pgd_radius")["checkpoint"] is None
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
@@ -343,6 +355,18 @@ def test_the_certified_curve_lies_below_the_attacked_one(tmp_path):
     assert "bf16-mixed" in found["certificate"]["reason"]
 
 
+def test_a_negative_strength_is_as_far_as_its_opposite(tmp_path):
+    amounts = [i / 50 for i in range(1, 13)]
+    attack = {"class_path": "brightness", "strengths": [*amounts, *(-amount for amount in amounts)]}
+    _, found = measured(tmp_path, Certified(), attacks=[attack], confidence=0)
+    table = rows(tmp_path, "brightness")
+    for name in ("certified", "fit"):
+        column = [row[name] for row in table]
+        assert column[:12] == column[12:]
+        assert len(set(column)) > 5
+    assert found["fitted"]
+
+
 @pytest.mark.parametrize("attack", ["pgd_radius", "torchattacks.FGSM"])
 def test_a_broken_certificate_fails_loudly_once_all_is_written(attack, tmp_path):
     module = Certified()
@@ -421,6 +445,11 @@ def test_runs_are_compared_by_their_files(tmp_path, monkeypatch, capsys):
     for scale in (20.0, 40.0):
         measured(tmp_path / f"{scale:g}", Bright(scale), attacks=["pgd_radius"], confidence=0)
     measured(tmp_path / "unsure", Bright(0.1), attacks=["pgd_radius"])
+    broken_off = tmp_path / "20" / "robustness" / "pgd_radius.json"
+    broken_off.write_text(
+        json.dumps(report(tmp_path / "20", "pgd_radius") | {"complete": False, "counts": True})
+    )
+    assert not example("compare_runs").read([tmp_path / "20"], "pgd_radius")[0]["counts"]
     names = [str(tmp_path / name) for name in ("20", "40", "unsure", "nothing")]
     output = tmp_path / "scatter.png"
     monkeypatch.setattr(sys, "argv", ["compare_runs.py", *names, "--output", str(output)])
@@ -430,6 +459,7 @@ def test_runs_are_compared_by_their_files(tmp_path, monkeypatch, capsys):
     assert f"{report(tmp_path / '20', 'pgd_radius')['R']:.4f}" in printed
     assert "no image is classified correctly" in printed
     assert "nothing" not in printed
+    assert printed.count("no, interrupted") == 1
     assert output.read_bytes().startswith(b"\x89PNG")
 
 
@@ -451,6 +481,13 @@ def test_a_gradient_that_misleads_is_found_out():
     assert masked.only_black_box > 10
     assert masked.only_transferred > 0
     assert masked.sentence.startswith("Gradients ARE masked")
+
+
+def test_ties_in_float32_are_all_broken_at_their_radius():
+    # One step takes each of them, and float32 has it 1/255 a little less or more
+    images = torch.linspace(0.4981, 0.4999, 21).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+    found = check_masking(Bright().eval(), images, torch.zeros(21, dtype=torch.int64), 16, queries=1)
+    assert found.white_box == found.images == 21
 
 
 def test_vanishing_gradients_are_said(tmp_path):
@@ -484,3 +521,31 @@ def test_two_processes_measure_what_one_does_and_a_run_is_measured_once():
             assert len(tables[0].splitlines()) > 3
     assert report(RUN, "PGD")["checkpoint"] == "best.ckpt"
     assert report(RUN, "PGD")["stage"] == "test"
+
+
+class Seeded:
+    """Takes the time where it is given no seed, as torchattacks.AutoAttack does."""
+
+    def __init__(self, model, eps=0.1, seed=None):
+        self.seed = seed
+
+    def __call__(self, images, labels):
+        return torch.full_like(images, math.nan if self.seed is None else self.seed % 1000)
+
+
+def test_attacks_with_a_seed_of_their_own_are_given_one():
+    images, labels = pictures()
+    attack = LibraryAttack(f"{__name__}.Seeded", {})
+    first, again, other = (attack(Bright(), images, labels, 0.1, key) for key in ([0, 1], [0, 1], [0, 2]))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    chosen = LibraryAttack(f"{__name__}.Seeded", {"seed": 7})
+    assert chosen(Bright(), images, labels, 0.1, [0, 1]).eq(7).all()
+
+
+@pytest.mark.parametrize("agrees", [True, False, None])
+def test_the_line_says_where_the_steps_do_not_agree(agrees):
+    summary = {"attack": "pgd_radius", "fitted": True, "R": 0.1, "uncertainty": 0.01, "accuracy": 1.0}
+    summary |= {"images": {"all": 9, "counted": 8}}
+    summary |= {"steps": {"R_times_step_size": 0.25, "agrees_within_5_percent": agrees}}
+    assert ("step size × R in steps is 0.25" in _line(summary, 1.0)) == (agrees is False)

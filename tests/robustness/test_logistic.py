@@ -90,6 +90,21 @@ def test_the_rules_are_reported():
     assert not stays.counts
 
 
+@pytest.mark.parametrize("reach", [0.3, [i / 255 for i in range(1, 41)]])
+def test_images_that_withstand_up_to_the_reach_count_against_the_fit(reach):
+    broken = torch.linspace(0.05, 0.1, 600, dtype=torch.float64)
+    if isinstance(reach, list):
+        broken = (broken * 255).ceil() / 255
+    stays = fit_logistic(torch.cat([broken, torch.full((400,), math.inf)]), reach)
+    assert not stays.counts
+    assert not stays.R2 >= 0.95
+    # Where all images fall the plateau is at 0, as the function's is
+    radii = radii_of(1, 8, 0.05, 1, 1)
+    falls = fit_logistic(radii, 1.0)
+    assert falls.counts
+    assert pytest.approx(fit_logistic(radii).R, rel=0.01) == falls.R
+
+
 @pytest.mark.parametrize(
     "radii",
     [
@@ -122,3 +137,9 @@ def test_relative_accuracy_is_the_share_beyond():
 def test_radii_that_are_none_are_refused(radii):
     with pytest.raises(SettingError, match="radii"):
         fit_logistic(radii)
+
+
+@pytest.mark.parametrize("reach", [-0.1, math.nan, [0.1, -0.2]])
+def test_a_reach_that_is_none_is_refused(reach):
+    with pytest.raises(SettingError, match="reach"):
+        fit_logistic(radii_of(1, 8, 0.05, 1, 1), reach)

@@ -167,6 +167,18 @@ def test_pgd_radius_is_the_number_of_steps_times_their_size(network, data):
     torch.testing.assert_close(found.radii[reached], 0.004 * found.steps[reached].double())
 
 
+def test_pgd_radii_of_as_many_steps_are_equal_in_float32():
+    def brighter(images):
+        mean = images.mean(dim=(1, 2, 3))
+        return torch.stack([0.5 - mean, mean - 0.5], dim=1)
+
+    images = torch.linspace(0.3, 0.49, COUNT).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+    found = pgd_radii(brighter, images, torch.zeros(COUNT, dtype=torch.int64), largest=0.15)
+    reached = found.steps > 0
+    assert 30 < reached.sum() < COUNT
+    assert torch.equal(found.radii[reached], (found.steps[reached].double() * (1 / 255)).clamp(max=0.15))
+
+
 def test_pgd_is_not_weaker_where_fgsm_takes_the_same_step(network, data):
     single = pgd_radii(network, *data, step_size=0.02, steps=1)
     line = fgsm_radii(network, *data, largest=0.02, resolution=0.02)
