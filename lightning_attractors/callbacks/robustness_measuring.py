@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +130,8 @@ def together(trainer: L.Trainer, work: Callable[[], T]) -> list[T]:
     """Do something on every rank, and give what all of them found, in the order of the ranks.
 
     Raises:
-        Exception: on every rank what one of them raised, the first that did: nobody waits for it in vain.
+        Exception: on every rank what one of them raised, the first that did: nobody waits for it in vain. A
+            RuntimeError with its type and text where it cannot be sent.
     """
     found: tuple[T | None, Exception | None]
     try:
@@ -140,8 +142,18 @@ def together(trainer: L.Trainer, work: Callable[[], T]) -> list[T]:
         everywhere: list[Any] = [found]
     else:
         everywhere = [None] * trainer.world_size
-        torch.distributed.all_gather_object(everywhere, found)
+        result, problem = found
+        torch.distributed.all_gather_object(everywhere, (result, problem and _sendable(problem)))
     for _, problem in everywhere:
         if problem is not None:
             raise problem
     return [result for result, _ in everywhere]
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error if it survives pickling, or else what it says."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

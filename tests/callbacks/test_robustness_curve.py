@@ -2,8 +2,10 @@ import csv
 import importlib.util
 import json
 import math
+import pickle
 import random
 import sys
+import types
 from pathlib import Path
 
 import lightning as L
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
+from lightning_attractors.callbacks.robustness_measuring import together
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
 from lightning_attractors.robustness import check_masking, fgsm_radii, gaussian_noise, pgd_radii
@@ -484,3 +487,28 @@ def test_two_processes_measure_what_one_does_and_a_run_is_measured_once():
             assert len(tables[0].splitlines()) > 3
     assert report(RUN, "PGD")["checkpoint"] == "best.ckpt"
     assert report(RUN, "PGD")["stage"] == "test"
+
+
+class Unpicklable(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} {second}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (SettingError("a", lambda: 1, "b"), SettingError, "a=<function .*>: b"),
+        (Unpicklable("one", "two"), RuntimeError, "Unpicklable: one two"),
+    ],
+)
+def test_errors_reach_the_other_processes(error, kind, message, monkeypatch):
+    def sent(everywhere, found):
+        everywhere[:] = [(1, None), pickle.loads(pickle.dumps(found))]
+
+    def work():
+        raise error
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", sent)
+    with pytest.raises(kind, match=message) as caught:
+        together(types.SimpleNamespace(world_size=2), work)
+    assert type(caught.value) is kind
