@@ -489,7 +489,7 @@ def test_two_processes_measure_what_one_does_and_a_run_is_measured_once():
     assert report(RUN, "PGD")["stage"] == "test"
 
 
-class Unpicklable(Exception):
+class UnpicklableError(Exception):
     def __init__(self, first, second):
         super().__init__(f"{first} {second}")
 
@@ -498,7 +498,7 @@ class Unpicklable(Exception):
     ("error", "kind", "message"),
     [
         (SettingError("a", lambda: 1, "b"), SettingError, "a=<function .*>: b"),
-        (Unpicklable("one", "two"), RuntimeError, "Unpicklable: one two"),
+        (UnpicklableError("one", "two"), RuntimeError, "UnpicklableError: one two"),
     ],
 )
 def test_errors_reach_the_other_processes(error, kind, message, monkeypatch):
@@ -512,3 +512,27 @@ def test_errors_reach_the_other_processes(error, kind, message, monkeypatch):
     with pytest.raises(kind, match=message) as caught:
         together(types.SimpleNamespace(world_size=2), work)
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_hooks_see_the_stage_of_the_split_after_fit(split, tmp_path):
+    class Augmenting(Partly):
+        def test_dataloader(self):
+            return loader()
+
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            images, labels = batch
+            return (1 - images if self.trainer.training else images), labels
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            own = self.trainer.testing if split == "test" else self.trainer.validating
+            images, labels = batch
+            return (images if own else images / 2), labels
+
+    curve = RobustnessCurve(["fgsm_radius"], masking=False, split=split)
+    trainer = quiet_trainer(tmp_path, [curve], max_epochs=1, limit_val_batches=0)
+    stages = []
+    curve.on_fit_end = lambda trainer, module: stages.append(trainer.training)
+    trainer.fit(Augmenting(), loader(), loader())
+    assert report(tmp_path, "fgsm_radius")["accuracy"] == 1
+    assert stages == [True]
