@@ -34,6 +34,7 @@ from lightning_attractors.callbacks.robustness_measuring import (
     LogitsFunction,
     PixelLogits,
     best_checkpoint,
+    isolate_safely,
     together,
     undisturbed,
 )
@@ -243,11 +244,13 @@ class _Run:
     def _look(self) -> int:
         settings = self.settings
         most = 8 if self.quick else settings.max_images or sys.maxsize
+        seed_all([settings.seed])  # loaders that shuffle serve the same images on every rank
         given = batches(self.trainer, settings.split, settings.unpack_batch, settings.batch_size, most)
         for number, inputs, labels in given:
             if number % self.trainer.world_size == self.trainer.global_rank:
                 images = self.logits.pixels(inputs).cpu()
-                self.parts.append(((number, images, labels), self._clean(number, images, labels)))
+                with isolate_safely():  # what the loaders serve next is not this rank's own business
+                    self.parts.append(((number, images, labels), self._clean(number, images, labels)))
         if settings.masking and self.trainer.is_global_zero and self.parts:
             (_, images, labels), clean = self.parts[0]
             rows = clean.correct.nonzero().squeeze(1)[: 8 if self.quick else _MASKING_IMAGES]
@@ -264,6 +267,7 @@ class _Run:
     @torch.no_grad()
     def _clean(self, number: int, images: Tensor, labels: Tensor) -> Clean:
         device = self.module.device
+        seed_all([self.settings.seed, number])
         logits = self.logits(images.to(device))
         bad = int(logits.isnan().any(dim=1).sum())
         require(bad == 0, "logits_fn", self.logits.__name__, f"must give logits without nan: {bad} images")

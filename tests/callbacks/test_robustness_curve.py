@@ -536,3 +536,20 @@ def test_hooks_see_the_stage_of_the_split_after_fit(split, tmp_path):
     trainer.fit(Augmenting(), loader(), loader())
     assert report(tmp_path, "fgsm_radius")["accuracy"] == 1
     assert stages == [True]
+
+
+class Noisy(Bright):
+    def forward(self, images):
+        return super().forward(images + 0.05 * torch.randn(len(images), 1, 1, 1))
+
+
+def test_the_global_seed_decides_neither_images_nor_radii(tmp_path):
+    def table(seed, **settings):
+        torch.manual_seed(seed)
+        data = [DataLoader(TensorDataset(*pictures()), batch_size=7, shuffle=True) for _ in range(2)]
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        measured(folder, Noisy(), data, attacks=["fgsm_radius"], max_images=60, **settings)
+        return rows(folder, "fgsm_radius_radii")
+
+    assert table(1) == table(2)
+    assert table(1) != table(1, seed=1)
