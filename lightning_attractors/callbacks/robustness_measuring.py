@@ -81,10 +81,12 @@ def undisturbed(module: L.LightningModule, checkpoint: str | None) -> Iterator[N
     training = [part for part in module.modules() if part.training]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     with torch.inference_mode(False), isolate_safely():
-        before = _load(module, checkpoint) if checkpoint else None
-        module.eval()
-        module.requires_grad_(False)
+        before = _weights(module) if checkpoint else None
         try:
+            if checkpoint:
+                _load(module, checkpoint)
+            module.eval()
+            module.requires_grad_(False)
             yield
         finally:
             if before is not None:
@@ -114,16 +116,18 @@ def best_checkpoint(trainer: L.Trainer) -> str | None:
     return path if path and Path(path).is_file() else None
 
 
-def _load(module: L.LightningModule, checkpoint: str) -> dict[str, Any]:
-    """Load a checkpoint's weights, and give the ones that were there."""
-    before = {
+def _weights(module: L.LightningModule) -> dict[str, Any]:
+    return {
         name: value.detach().clone() if isinstance(value, Tensor) else value
         for name, value in module.state_dict().items()
     }
+
+
+def _load(module: L.LightningModule, path: str) -> None:
     # a file that this very run has written
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
-    module.load_state_dict(state, strict=module.strict_loading)
-    return before
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
 
 
 def together(trainer: L.Trainer, work: Callable[[], T]) -> list[T]:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
-from lightning_attractors.callbacks.robustness_measuring import together
+from lightning_attractors.callbacks.robustness_measuring import together, undisturbed
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
 from lightning_attractors.robustness import check_masking, fgsm_radii, gaussian_noise, pgd_radii
@@ -553,3 +553,30 @@ def test_the_global_seed_decides_neither_images_nor_radii(tmp_path):
 
     assert table(1) == table(2)
     assert table(1) != table(1, seed=1)
+
+
+class Slim(Forgetting):
+    """Keeps a frozen weight out of its checkpoints."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def on_save_checkpoint(self, checkpoint):
+        del checkpoint["state_dict"]["frozen"]
+
+    def on_load_checkpoint(self, checkpoint):
+        checkpoint["state_dict"]["frozen"] = torch.ones(())
+
+
+def test_a_checkpoint_passes_the_modules_hook_and_a_failing_one_leaves_no_trace(tmp_path):
+    best = ModelCheckpoint(monitor="quality", mode="max", filename="best")
+    curve, module = RobustnessCurve(["fgsm_radius"], masking=False), Slim()
+    quiet_trainer(tmp_path, [curve, best], max_epochs=2, enable_checkpointing=True).fit(module, loader())
+    assert report(tmp_path, "fgsm_radius")["accuracy"] == 1
+    module.on_load_checkpoint = lambda checkpoint: None
+    module.train()
+    with pytest.raises(RuntimeError, match="frozen"), undisturbed(module, best.best_model_path):
+        pytest.fail("has loaded")
+    assert module.scale.item() == -40
+    assert module.training
