@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_attractors.errors import SettingError, require
 
@@ -83,6 +83,7 @@ def _unpacked(
     trainer: L.Trainer, split: Split, unpack: Callable[[Any], tuple[Tensor, Tensor]]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     for loader in CombinedLoader(_source(trainer, split).dataloader(), "sequential").flattened:
+        _require_whole(loader, split)
         with _same_state(loader):
             for batch in loader:
                 images, labels = unpack(_transferred(trainer, split, batch))
@@ -90,6 +91,15 @@ def _unpacked(
                 shown = [getattr(images, "shape", None), getattr(labels, "shape", None)]
                 require(valid, "unpack_batch", shown, "must give images (B, C, H, W) and labels (B,)")
                 yield images.detach().float().cpu(), labels.detach().long().cpu()
+
+
+def _require_whole(loader: Any, split: Split) -> None:
+    """Refuse a loader that has only the images of this rank: they are shared out here."""
+    for holder in (loader, getattr(loader, "batch_sampler", None)):
+        sampler = getattr(holder, "sampler", None)
+        shares = sampler.num_replicas if isinstance(sampler, DistributedSampler) else 1
+        valid = f"must not share out the images of the {split} loader; leave that to the trainer"
+        require(shares == 1, "sampler", type(sampler).__name__, valid)
 
 
 def _transferred(trainer: L.Trainer, split: Split, batch: Any) -> Any:

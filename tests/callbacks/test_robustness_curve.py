@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
@@ -580,3 +580,15 @@ def test_a_checkpoint_passes_the_modules_hook_and_a_failing_one_leaves_no_trace(
         pytest.fail("has loaded")
     assert module.scale.item() == -40
     assert module.training
+
+
+def test_a_loader_of_this_rank_alone_is_refused(tmp_path):
+    data = TensorDataset(*pictures())
+    share = DistributedSampler(data, num_replicas=2, rank=0)
+    shares = [DataLoader(data, sampler=share), DataLoader(data, batch_sampler=BatchSampler(share, 7, False))]
+    for part in shares:
+        message = refused_before_training(tmp_path, Bright(), part)
+        assert message.startswith("sampler='DistributedSampler': must not share out the images of the val")
+    alone = DistributedSampler(data, num_replicas=1, rank=0)
+    _, found = measured(tmp_path, data=DataLoader(data, sampler=alone), attacks=["fgsm_radius"])
+    assert found["images"]["all"] == COUNT
