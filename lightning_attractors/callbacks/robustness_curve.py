@@ -294,6 +294,9 @@ class _Run:
         except SettingError as error:
             self.no_certificate = str(error)
             return unknown
+        shape = tuple(getattr(radii, "shape", ()))
+        valid = f"must give radii of shape {tuple(labels.shape)}, none of them nan"
+        require(shape == labels.shape and not radii.isnan().any(), "certified_radii", shape, valid)
         return radii.detach().double().cpu()
 
     def _attack(

@@ -57,8 +57,12 @@ class PixelLogits:
         """The images in [0, 1] behind inputs as the module wants them.
 
         Raises:
-            SettingError: if they leave [0, 1].
+            SettingError: if they leave [0, 1], or mean or std are for another number of channels.
         """
+        channels = inputs.shape[1]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            valid = f"must be one number, or {channels}: one for every channel"
+            require(values.numel() in (1, channels), name, values.flatten().tolist(), valid)
         images = inputs.to(self.mean.device) * self.std + self.mean
         low, high = (float(end) for end in images.aminmax())
         slack = 1e-5  # rounding in the normalisation and its inverse

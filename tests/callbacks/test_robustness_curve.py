@@ -592,3 +592,17 @@ def test_a_loader_of_this_rank_alone_is_refused(tmp_path):
     alone = DistributedSampler(data, num_replicas=1, rank=0)
     _, found = measured(tmp_path, data=DataLoader(data, sampler=alone), attacks=["fgsm_radius"])
     assert found["images"]["all"] == COUNT
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_mean_and_std_are_one_or_one_for_every_channel(name, tmp_path):
+    with pytest.raises(SettingError, match=rf"{name}=.*must be one number, or 1:"):
+        measured(tmp_path, **{name: [0.5, 0.5, 0.5]})
+
+
+@pytest.mark.parametrize("wrong", [lambda radii: radii[:, None], lambda radii: radii * math.nan])
+def test_certificates_are_a_number_for_every_image(wrong, tmp_path):
+    module = Certified()
+    module.certified_radii = lambda images, labels: wrong(Certified().certified_radii(images, labels))
+    with pytest.raises(SettingError, match=r"certified_radii=.*must give radii of shape \(16,\)"):
+        measured(tmp_path, module, attacks=["fgsm_radius"])
