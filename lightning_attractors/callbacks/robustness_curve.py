@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,12 @@ class RobustnessCurve(Callback):
             inputs, labels = first_images(trainer, self.split, self.unpack_batch, _TRIAL_IMAGES)
             images, labels = logits.pixels(inputs), labels.to(pl_module.device)
             Target(logits, images, labels, self.batch_size).gradient_sign(images, labels)
+            # An untrained module may have both wrong, where attacks do nothing: the classes are its own
+            with torch.no_grad():
+                classes = logits(images).argmax(dim=1)
+            for attack in self.attacks:
+                ends = tuple({min(attack.strengths), max(attack.strengths)} if attack.strengths else ())
+                replace(attack, strengths=ends)(logits, images, classes, self.batch_size, [self.seed])
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.after_fit:

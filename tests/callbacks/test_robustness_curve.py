@@ -289,6 +289,8 @@ def test_what_does_not_fit_is_said_before_training(tmp_path):
         ({"attacks": ["torchattacks.Nothing"], "strengths": [0.1]}, "torchattacks.Nothing"),
         ({"attacks": ["no.such"], "strengths": [0.1]}, "no.such"),
         ({"attacks": ["torchattacks.FGSM"]}, "strengths=None"),
+        ({"attacks": ["torchattacks.FGSM"], "strengths": [0.1, math.inf]}, "strengths=.*must be finite"),
+        ({"attacks": ["gaussian_noise"], "strengths": [math.nan]}, "strengths=.*must be finite"),
         ({"attacks": ["torchattacks.CW"], "strengths": [1]}, "strength='eps'.*c, kappa"),
         (
             {"attacks": [{"class_path": "torchattacks.PGD", "init_args": {"stps": 3}, "strengths": [1]}]},
@@ -606,3 +608,12 @@ def test_certificates_are_a_number_for_every_image(wrong, tmp_path):
     module.certified_radii = lambda images, labels: wrong(Certified().certified_radii(images, labels))
     with pytest.raises(SettingError, match=r"certified_radii=.*must give radii of shape \(16,\)"):
         measured(tmp_path, module, attacks=["fgsm_radius"])
+
+
+def test_attacks_that_cannot_work_are_refused_before_training(tmp_path):
+    square = {"class_path": "torchattacks.Square", "init_args": {"norm": "L7"}, "strengths": [0.1]}
+    message = refused_before_training(tmp_path, Bright(), loader(), attacks=["fgsm_radius", square])
+    assert "torchattacks.Square cannot attack" in message
+    noise = {"class_path": "gaussian_noise", "strengths": [0.1, -1.0, 0.2]}
+    message = refused_before_training(tmp_path, Bright(-40.0), loader(), attacks=[noise])
+    assert "-1.0" in message
