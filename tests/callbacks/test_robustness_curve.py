@@ -544,6 +544,9 @@ class Noisy(Bright):
     def forward(self, images):
         return super().forward(images + 0.05 * torch.randn(len(images), 1, 1, 1))
 
+    def test_step(self, batch, batch_idx, dataloader_idx=0):
+        """Nothing."""
+
 
 def test_the_global_seed_decides_neither_images_nor_radii(tmp_path):
     def table(seed, **settings):
