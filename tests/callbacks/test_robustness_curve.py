@@ -549,8 +549,8 @@ class Noisy(Bright):
 
 
 def test_the_global_seed_decides_neither_images_nor_radii(tmp_path):
-    def table(seed, **settings):
-        torch.manual_seed(seed)
+    def table(around, **settings):
+        torch.manual_seed(around)
         data = [DataLoader(TensorDataset(*pictures()), batch_size=7, shuffle=True) for _ in range(2)]
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         measured(folder, Noisy(), data, attacks=["fgsm_radius"], max_images=60, **settings)
