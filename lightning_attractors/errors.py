@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any
 
 
@@ -17,6 +18,10 @@ class SettingError(ValueError):
     def __init__(self, setting: str, value: Any, valid: str) -> None:
         shown = " ".join(repr(value).split())
         super().__init__(f"{setting}={shown}: {valid}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes goes the message alone: the value need not be picklable
+        return copyreg.__newobj__, (type(self), str(self))  # type: ignore[attr-defined]
 
 
 class NonFiniteError(ArithmeticError):

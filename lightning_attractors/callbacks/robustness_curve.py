@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from lightning_attractors.callbacks.robustness_measuring import (
     LogitsFunction,
     PixelLogits,
     best_checkpoint,
+    isolate_safely,
     together,
     undisturbed,
 )
@@ -162,6 +163,12 @@ class RobustnessCurve(Callback):
             inputs, labels = first_images(trainer, self.split, self.unpack_batch, _TRIAL_IMAGES)
             images, labels = logits.pixels(inputs), labels.to(pl_module.device)
             Target(logits, images, labels, self.batch_size).gradient_sign(images, labels)
+            # An untrained module may have both wrong, where attacks do nothing: the classes are its own
+            with torch.no_grad():
+                classes = logits(images).argmax(dim=1)
+            for attack in self.attacks:
+                ends = tuple({min(attack.strengths), max(attack.strengths)} if attack.strengths else ())
+                replace(attack, strengths=ends)(logits, images, classes, self.batch_size, [self.seed])
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.after_fit:
@@ -248,11 +255,13 @@ class _Run:
     def _look(self) -> int:
         settings = self.settings
         most = 8 if self.quick else settings.max_images or sys.maxsize
+        seed_all([settings.seed])  # loaders that shuffle serve the same images on every rank
         given = batches(self.trainer, settings.split, settings.unpack_batch, settings.batch_size, most)
         for number, inputs, labels in given:
             if number % self.trainer.world_size == self.trainer.global_rank:
                 images = self.logits.pixels(inputs).cpu()
-                self.parts.append(((number, images, labels), self._clean(number, images, labels)))
+                with isolate_safely():  # what the loaders serve next is not this rank's own business
+                    self.parts.append(((number, images, labels), self._clean(number, images, labels)))
         if settings.masking and self.trainer.is_global_zero and self.parts:
             (_, images, labels), clean = self.parts[0]
             rows = clean.correct.nonzero().squeeze(1)[: 8 if self.quick else _MASKING_IMAGES]
@@ -269,6 +278,7 @@ class _Run:
     @torch.no_grad()
     def _clean(self, number: int, images: Tensor, labels: Tensor) -> Clean:
         device = self.module.device
+        seed_all([self.settings.seed, number])
         logits = self.logits(images.to(device))
         bad = int(logits.isnan().any(dim=1).sum())
         require(bad == 0, "logits_fn", self.logits.__name__, f"must give logits without nan: {bad} images")
@@ -295,6 +305,9 @@ class _Run:
         except SettingError as error:
             self.no_certificate = str(error)
             return unknown
+        shape = tuple(getattr(radii, "shape", ()))
+        valid = f"must give radii of shape {tuple(labels.shape)}, none of them nan"
+        require(shape == labels.shape and not radii.isnan().any(), "certified_radii", shape, valid)
         return radii.detach().double().cpu()
 
     def _attack(

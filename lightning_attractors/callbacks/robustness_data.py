@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_attractors.errors import SettingError, require
 
@@ -82,13 +83,35 @@ def _unpacked(
     trainer: L.Trainer, split: Split, unpack: Callable[[Any], tuple[Tensor, Tensor]]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     for loader in CombinedLoader(_source(trainer, split).dataloader(), "sequential").flattened:
+        _require_whole(loader, split)
         with _same_state(loader):
             for batch in loader:
-                images, labels = unpack(trainer.strategy.batch_to_device(batch, dataloader_idx=0))
+                images, labels = unpack(_transferred(trainer, split, batch))
                 valid = isinstance(images, Tensor) and images.ndim == 4 and labels.shape == images.shape[:1]
                 shown = [getattr(images, "shape", None), getattr(labels, "shape", None)]
                 require(valid, "unpack_batch", shown, "must give images (B, C, H, W) and labels (B,)")
                 yield images.detach().float().cpu(), labels.detach().long().cpu()
+
+
+def _require_whole(loader: Any, split: Split) -> None:
+    """Refuse a loader that has only the images of this rank: they are shared out here."""
+    for holder in (loader, getattr(loader, "batch_sampler", None)):
+        sampler = getattr(holder, "sampler", None)
+        shares = sampler.num_replicas if isinstance(sampler, DistributedSampler) else 1
+        valid = f"must not share out the images of the {split} loader; leave that to the trainer"
+        require(shares == 1, "sampler", type(sampler).__name__, valid)
+
+
+def _transferred(trainer: L.Trainer, split: Split, batch: Any) -> Any:
+    """The batch as the split's own loop has it, after the hooks: these may ask for the stage to augment."""
+    state = trainer.state
+    before = state.stage
+    state.stage = RunningStage.VALIDATING if split == "val" else RunningStage.TESTING
+    try:
+        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+    finally:
+        state.stage = before
 
 
 def prepare(trainer: L.Trainer, split: Split) -> None:

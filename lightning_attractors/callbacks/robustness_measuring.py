@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,8 +57,12 @@ class PixelLogits:
         """The images in [0, 1] behind inputs as the module wants them.
 
         Raises:
-            SettingError: if they leave [0, 1].
+            SettingError: if they leave [0, 1], or mean or std are for another number of channels.
         """
+        channels = inputs.shape[1]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            valid = f"must be one number, or {channels}: one for every channel"
+            require(values.numel() in (1, channels), name, values.flatten().tolist(), valid)
         images = inputs.to(self.mean.device) * self.std + self.mean
         low, high = (float(end) for end in images.aminmax())
         slack = 1e-5  # rounding in the normalisation and its inverse
@@ -80,10 +85,12 @@ def undisturbed(module: L.LightningModule, checkpoint: str | None) -> Iterator[N
     training = [part for part in module.modules() if part.training]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     with torch.inference_mode(False), isolate_safely():
-        before = _load(module, checkpoint) if checkpoint else None
-        module.eval()
-        module.requires_grad_(False)
+        before = _weights(module) if checkpoint else None
         try:
+            if checkpoint:
+                _load(module, checkpoint)
+            module.eval()
+            module.requires_grad_(False)
             yield
         finally:
             if before is not None:
@@ -113,23 +120,26 @@ def best_checkpoint(trainer: L.Trainer) -> str | None:
     return path if path and Path(path).is_file() else None
 
 
-def _load(module: L.LightningModule, checkpoint: str) -> dict[str, Any]:
-    """Load a checkpoint's weights, and give the ones that were there."""
-    before = {
+def _weights(module: L.LightningModule) -> dict[str, Any]:
+    return {
         name: value.detach().clone() if isinstance(value, Tensor) else value
         for name, value in module.state_dict().items()
     }
+
+
+def _load(module: L.LightningModule, path: str) -> None:
     # a file that this very run has written
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
-    module.load_state_dict(state, strict=module.strict_loading)
-    return before
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
 
 
 def together(trainer: L.Trainer, work: Callable[[], T]) -> list[T]:
     """Do something on every rank, and give what all of them found, in the order of the ranks.
 
     Raises:
-        Exception: on every rank what one of them raised, the first that did: nobody waits for it in vain.
+        Exception: on every rank what one of them raised, the first that did: nobody waits for it in vain. A
+            RuntimeError with its type and text where it cannot be sent.
     """
     found: tuple[T | None, Exception | None]
     try:
@@ -140,8 +150,18 @@ def together(trainer: L.Trainer, work: Callable[[], T]) -> list[T]:
         everywhere: list[Any] = [found]
     else:
         everywhere = [None] * trainer.world_size
-        torch.distributed.all_gather_object(everywhere, found)
+        result, problem = found
+        torch.distributed.all_gather_object(everywhere, (result, problem and _sendable(problem)))
     for _, problem in everywhere:
         if problem is not None:
             raise problem
     return [result for result, _ in everywhere]
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error if it survives pickling, or else what it says."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -72,7 +72,8 @@ class RadiusAttack:
     def __call__(
         self, logits_fn: Logits, images: Tensor, labels: Tensor, batch_size: int, key: Sequence[int]
     ) -> Outcome:
-        """Attack images (B, C, H, W) in [0, 1]; nothing here is random, so ``key`` is not used."""
+        """Attack images (B, C, H, W) in [0, 1]; ``key`` is for logits that are random."""
+        seed_all(key)
         found = self.search(logits_fn, images, labels, batch_size=batch_size, **self.arguments)
         moved = linf_distance(found.adversarial, images)
         distances = torch.where(found.radii.isfinite(), moved, math.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -61,6 +62,7 @@ def _make(entry: str | dict[str, Any], strengths: Sequence[float] | None) -> Att
     arguments = dict(settings.get("init_args") or {})
     given = settings.get("strengths") or (None if path in SEARCHES else strengths)
     chosen = tuple(float(strength) for strength in given or ())
+    require(all(map(math.isfinite, chosen)), "strengths", list(chosen), f"must be finite, for {name}")
     if path in SEARCHES:
         return RadiusAttack(name, SEARCHES[path], _search_arguments(path, arguments), chosen)
     if path not in CORRUPTIONS and "." not in path:

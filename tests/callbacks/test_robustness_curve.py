@@ -2,8 +2,10 @@ import csv
 import importlib.util
 import json
 import math
+import pickle
 import random
 import sys
+import types
 from pathlib import Path
 
 import lightning as L
@@ -16,11 +18,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
 from lightning_attractors.callbacks.robustness_curve import _line
+from lightning_attractors.callbacks.robustness_measuring import together, undisturbed
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
 from lightning_attractors.robustness import check_masking, fgsm_radii, gaussian_noise, pgd_radii
@@ -298,6 +301,8 @@ def test_what_does_not_fit_is_said_before_training(tmp_path):
         ({"attacks": ["torchattacks.Nothing"], "strengths": [0.1]}, "torchattacks.Nothing"),
         ({"attacks": ["no.such"], "strengths": [0.1]}, "no.such"),
         ({"attacks": ["torchattacks.FGSM"]}, "strengths=None"),
+        ({"attacks": ["torchattacks.FGSM"], "strengths": [0.1, math.inf]}, "strengths=.*must be finite"),
+        ({"attacks": ["gaussian_noise"], "strengths": [math.nan]}, "strengths=.*must be finite"),
         ({"attacks": ["torchattacks.CW"], "strengths": [1]}, "strength='eps'.*c, kappa"),
         (
             {"attacks": [{"class_path": "torchattacks.PGD", "init_args": {"stps": 3}, "strengths": [1]}]},
@@ -549,3 +554,134 @@ def test_the_line_says_where_the_steps_do_not_agree(agrees):
     summary |= {"images": {"all": 9, "counted": 8}}
     summary |= {"steps": {"R_times_step_size": 0.25, "agrees_within_5_percent": agrees}}
     assert ("step size × R in steps is 0.25" in _line(summary, 1.0)) == (agrees is False)
+
+
+class UnpicklableError(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} {second}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (SettingError("a", lambda: 1, "b"), SettingError, "a=<function .*>: b"),
+        (UnpicklableError("one", "two"), RuntimeError, "UnpicklableError: one two"),
+    ],
+)
+def test_errors_reach_the_other_processes(error, kind, message, monkeypatch):
+    def sent(everywhere, found):
+        everywhere[:] = [(1, None), pickle.loads(pickle.dumps(found))]
+
+    def work():
+        raise error
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", sent)
+    with pytest.raises(kind, match=message) as caught:
+        together(types.SimpleNamespace(world_size=2), work)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_hooks_see_the_stage_of_the_split_after_fit(split, tmp_path):
+    class Augmenting(Partly):
+        def test_dataloader(self):
+            return loader()
+
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            images, labels = batch
+            return (1 - images if self.trainer.training else images), labels
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            own = self.trainer.testing if split == "test" else self.trainer.validating
+            images, labels = batch
+            return (images if own else images / 2), labels
+
+    curve = RobustnessCurve(["fgsm_radius"], masking=False, split=split)
+    trainer = quiet_trainer(tmp_path, [curve], max_epochs=1, limit_val_batches=0)
+    stages = []
+    curve.on_fit_end = lambda trainer, module: stages.append(trainer.training)
+    trainer.fit(Augmenting(), loader(), loader())
+    assert report(tmp_path, "fgsm_radius")["accuracy"] == 1
+    assert stages == [True]
+
+
+class Noisy(Bright):
+    def forward(self, images):
+        return super().forward(images + 0.05 * torch.randn(len(images), 1, 1, 1))
+
+    def test_step(self, batch, batch_idx, dataloader_idx=0):
+        """Nothing."""
+
+
+def test_the_global_seed_decides_neither_images_nor_radii(tmp_path):
+    def table(around, **settings):
+        torch.manual_seed(around)
+        data = [DataLoader(TensorDataset(*pictures()), batch_size=7, shuffle=True) for _ in range(2)]
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        measured(folder, Noisy(), data, attacks=["fgsm_radius"], max_images=60, **settings)
+        return rows(folder, "fgsm_radius_radii")
+
+    assert table(1) == table(2)
+    assert table(1) != table(1, seed=1)
+
+
+class Slim(Forgetting):
+    """Keeps a frozen weight out of its checkpoints."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def on_save_checkpoint(self, checkpoint):
+        del checkpoint["state_dict"]["frozen"]
+
+    def on_load_checkpoint(self, checkpoint):
+        checkpoint["state_dict"]["frozen"] = torch.ones(())
+
+
+def test_a_checkpoint_passes_the_modules_hook_and_a_failing_one_leaves_no_trace(tmp_path):
+    best = ModelCheckpoint(monitor="quality", mode="max", filename="best")
+    curve, module = RobustnessCurve(["fgsm_radius"], masking=False), Slim()
+    quiet_trainer(tmp_path, [curve, best], max_epochs=2, enable_checkpointing=True).fit(module, loader())
+    assert report(tmp_path, "fgsm_radius")["accuracy"] == 1
+    module.on_load_checkpoint = lambda checkpoint: None
+    module.train()
+    with pytest.raises(RuntimeError, match="frozen"), undisturbed(module, best.best_model_path):
+        pytest.fail("has loaded")
+    assert module.scale.item() == -40
+    assert module.training
+
+
+def test_a_loader_of_this_rank_alone_is_refused(tmp_path):
+    data = TensorDataset(*pictures())
+    share = DistributedSampler(data, num_replicas=2, rank=0)
+    shares = [DataLoader(data, sampler=share), DataLoader(data, batch_sampler=BatchSampler(share, 7, False))]
+    for part in shares:
+        message = refused_before_training(tmp_path, Bright(), part)
+        assert message.startswith("sampler='DistributedSampler': must not share out the images of the val")
+    alone = DistributedSampler(data, num_replicas=1, rank=0)
+    _, found = measured(tmp_path, data=DataLoader(data, sampler=alone), attacks=["fgsm_radius"])
+    assert found["images"]["all"] == COUNT
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_mean_and_std_are_one_or_one_for_every_channel(name, tmp_path):
+    with pytest.raises(SettingError, match=rf"{name}=.*must be one number, or 1:"):
+        measured(tmp_path, **{name: [0.5, 0.5, 0.5]})
+
+
+@pytest.mark.parametrize("wrong", [lambda radii: radii[:, None], lambda radii: radii * math.nan])
+def test_certificates_are_a_number_for_every_image(wrong, tmp_path):
+    module = Certified()
+    module.certified_radii = lambda images, labels: wrong(Certified().certified_radii(images, labels))
+    with pytest.raises(SettingError, match=r"certified_radii=.*must give radii of shape \(16,\)"):
+        measured(tmp_path, module, attacks=["fgsm_radius"])
+
+
+def test_attacks_that_cannot_work_are_refused_before_training(tmp_path):
+    square = {"class_path": "torchattacks.Square", "init_args": {"norm": "L7"}, "strengths": [0.1]}
+    message = refused_before_training(tmp_path, Bright(), loader(), attacks=["fgsm_radius", square])
+    assert "torchattacks.Square cannot attack" in message
+    noise = {"class_path": "replace_pixels", "strengths": [0.1, -1.0, 0.2]}
+    message = refused_before_training(tmp_path, Bright(-40.0), loader(), attacks=[noise])
+    assert message.startswith("fraction=-1.0")
