@@ -287,9 +287,7 @@ class NMODE(CrossEntropyClassifier):
         ours = type(self.backbone).__name__
         theirs = checkpoint.get("backbone_class", ours)
         # Without parameters the wrong backbone would fit the weights just as well.
-        require(
-            ours == theirs, "backbone", ours, f"must be the {theirs} that the checkpoint was trained with"
-        )
+        require(ours == theirs, "backbone", ours, f"must be the checkpoint's own, {theirs}")
 
     def on_train_start(self) -> None:
         if isinstance(self.layer, NMODELayer):
