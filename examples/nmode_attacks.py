@@ -163,7 +163,7 @@ def at_radius(model: NMODE, images: Tensor, labels: Tensor, queries: int) -> lis
         square = torchattacks.Square(model, eps=smallest, n_queries=queries)
         found = vertices(model, x, y, reach), ascent(model, x, y, reach), apgd(x, y), square(x, y)
         for kind, changed in zip(kinds, found, strict=True):
-            closest[kind] = min(closest[kind], float(margin(model, changed, y).min()))
+            closest[kind] = min(closest[kind], float(margin(model, changed, y).detach().min()))
             for line in counterexamples(model, x, y, changed.detach(), {"at its radius": reach}):
                 lines.append(f"{kind}: {line}")
     print(f"{len(certified)} of {len(images)} images have a certified radius, median {radii.median():.4f}")
