@@ -34,6 +34,8 @@ from lightning_attractors.certificates import (
 )
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
+from lightning_attractors.robustness.attacks import linf_distance
+from lightning_attractors.robustness.masking import clearly_more
 
 BATCH = 250
 # 2.5 δ / 40: forty steps can cross the ball, as Madry et al. chose it.
@@ -116,16 +118,11 @@ def certified_radii(model: NMODE, images: Tensor, labels: Tensor, delta: float) 
     return found
 
 
-def distance(changed: Tensor, images: Tensor) -> Tensor:
-    """L∞ distances (n,) of images, in float64."""
-    return (changed.double() - images.double()).abs().flatten(1).amax(dim=1)
-
-
 def counterexamples(
     model: NMODE, images: Tensor, labels: Tensor, changed: Tensor, radii: dict[str, Tensor]
 ) -> list[str]:
     """One line for every changed image that is inside a certificate and has another class."""
-    distances = distance(changed, images)
+    distances = linf_distance(changed, images)
     predicted = classes_of(model, changed)
     lines = []
     for kind, proved in radii.items():
@@ -225,7 +222,7 @@ def masking(withstood: dict[str, Tensor]) -> str:
         return "Whether gradients are masked was not asked: that takes Square and an attack with gradients."
     survivors, square = torch.stack(with_gradients).all(dim=0), withstood["square"]
     only_square, only_gradients = int((survivors & ~square).sum()), int((~survivors & square).sum())
-    masked = only_square - only_gradients > 2 * (only_square + only_gradients) ** 0.5
+    masked = clearly_more(only_square, only_gradients)
     verdict = "Gradients ARE masked" if masked else "No sign of masked gradients"
     return (
         f"{verdict}: beside attacks with gradients, Square breaks {only_square} images that they all spare, "
@@ -263,7 +260,7 @@ def main() -> None:
         title, attack = known[name]
         changed = attacked(model, attack, images, labels)
         withstood[name] = classes_of(model, changed) == labels
-        share, largest = withstood[name].double().mean(), distance(changed, images).max()
+        share, largest = withstood[name].double().mean(), linf_distance(changed, images).max()
         print(f"| {title} | {100 * share:.2f} | {largest:.7f} |", flush=True)
         broken += [f"{title}: {line}" for line in counterexamples(model, images, labels, changed, radii)]
     for kind, proved in radii.items():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 import time
 from typing import Any
@@ -35,6 +33,7 @@ from lightning_attractors.runs import (
     newest_checkpoint,
 )
 from lightning_attractors.summary import print_summary
+from lightning_attractors.writing import csv_table
 
 _LOGGER = {
     "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",
@@ -127,10 +126,7 @@ class AttractorsCLI(LightningCLI):
             print("no predictions.csv: the model's predictions are not logits of shape (B, K)")
             return
         confidence, label = torch.cat(batches).float().cpu().softmax(dim=1).max(dim=1)
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(["index", "class", "confidence"])
-        writer.writerows(zip(range(len(label)), label.tolist(), confidence.tolist(), strict=True))
+        rows = zip(range(len(label)), label.tolist(), confidence.tolist(), strict=True)
         path = run_folder(self.trainer) / "predictions.csv"
-        write_atomically(path, table.getvalue())
+        write_atomically(path, csv_table(["index", "class", "confidence"], rows))
         print(f"{len(label)} predictions are in {path}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 
@@ -22,6 +26,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         os.unlink(aside)
         raise
+
+
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """The content of a CSV file."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return table.getvalue()
 
 
 def run_folder(trainer: L.Trainer) -> Path:

@@ -1,6 +1,7 @@
 """The real command line, in this process or in one of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,15 @@ def spawn(*arguments):
     command = [sys.executable, "-m", "lightning_attractors", *map(str, arguments)]
     paths = os.pathsep.join([str(HERE), str(HERE.parent)])
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+
+
+def run_whole_and_killed(settings, epoch):
+    """Two runs of the same settings: ``whole`` ends, the one in RUN is killed at the start of an epoch."""
+    run("fit", *settings, "--trainer.logger.name", "whole")
+    kill = ["--trainer.callbacks+", "accidents.KillAt"]
+    kill += ["--trainer.callbacks.epoch", epoch, "--trainer.callbacks.batch", 0]
+    killed = spawn("fit", *settings, *kill)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
 
 
 def refused(*arguments):

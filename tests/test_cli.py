@@ -2,12 +2,11 @@
 
 import csv
 import json
-import signal
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import HERE, RUN, empty_folder, refused, run, spawn  # noqa: F401
+from command_line import HERE, RUN, empty_folder, refused, run, run_whole_and_killed, spawn  # noqa: F401
 from data_files import write_cifar10, write_mnist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -168,17 +167,7 @@ def test_a_killed_run_resumes_to_the_same_weights(config, scheduler):
         *(["--model.lr_scheduler.gamma", 0.5] if by_epoch else []),
         *("--model.optimizers", "{coupling: {class_path: torch.optim.Muon, init_args: {lr: 0.1}}}"),
     ]
-    run("fit", *settings, "--trainer.logger.name", "whole")
-    kill = [
-        "--trainer.callbacks+",
-        "accidents.KillAt",
-        "--trainer.callbacks.epoch",
-        2,
-        "--trainer.callbacks.batch",
-        0,
-    ]
-    killed = spawn("fit", *settings, *kill)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run_whole_and_killed(settings, 2)
     run("fit", *settings, "--ckpt_path", "last")
     expected = weights("runs/whole/version_0/checkpoints/last.ckpt")
     resumed = weights(RUN / "checkpoints" / "last.ckpt")
@@ -339,11 +328,7 @@ CONV = (
 def test_a_killed_nmode_run_resumes_to_the_same_weights(settings):
     settings = [*NMODE_LETTERS, *settings, "--trainer.max_epochs", 4]
     settings += ["--model.lr_scheduler", "OneCycle", "--model.lr_interval", "step"]
-    run("fit", *settings, "--trainer.logger.name", "whole")
-    kill = ["--trainer.callbacks+", "accidents.KillAt"]
-    kill += ["--trainer.callbacks.epoch", 2, "--trainer.callbacks.batch", 0]
-    killed = spawn("fit", *settings, *kill)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run_whole_and_killed(settings, 2)
     run("fit", *settings, "--ckpt_path", "last")
     expected = weights("runs/whole/version_0/checkpoints/last.ckpt")
     resumed = weights(RUN / "checkpoints" / "last.ckpt")

@@ -1,11 +1,10 @@
 """Filters, then a classifier, through the real command line: kills, processes, precisions, refusals."""
 
-import signal
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import HERE, RUN, empty_folder, refused, run, spawn  # noqa: F401
+from command_line import HERE, RUN, empty_folder, refused, run, run_whole_and_killed, spawn  # noqa: F401
 
 from lightning_attractors.models import KrotovHopfield
 
@@ -27,11 +26,7 @@ def test_a_run_killed_in_any_epoch_resumes_to_the_same_weights(epoch):
         *("--data.noise_train", 0, "--trainer.feature_cache_gb", 0.1 if epoch % 2 else 0),
         *("--model.lr_scheduler", "OneCycle", "--model.lr_interval", "step"),
     ]
-    run("fit", *settings, "--trainer.logger.name", "whole")
-    kill = ["--trainer.callbacks+", "accidents.KillAt"]
-    kill += ["--trainer.callbacks.epoch", epoch, "--trainer.callbacks.batch", 0]
-    killed = spawn("fit", *settings, *kill)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run_whole_and_killed(settings, epoch)
     assert torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=False)["epoch"] == epoch - 1
     run("fit", *settings, "--ckpt_path", "last")
     expected, resumed = weights(Path("runs/whole/version_0")), weights()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from lightning_attractors.robustness.logistic import LogisticFit
 from lightning_attractors.robustness.records import Curve, Records
+from lightning_attractors.writing import csv_table
 
 
 def curve_table(found: Curve, fit: LogisticFit | None) -> str:
@@ -30,7 +29,7 @@ def curve_table(found: Curve, fit: LogisticFit | None) -> str:
         [None] * len(found.strengths) if found.certified is None else found.certified.tolist(),
         strict=True,
     )
-    return _table(["strength", "accuracy", "relative_accuracy", "fit", "certified"], rows)
+    return csv_table(["strength", "accuracy", "relative_accuracy", "fit", "certified"], rows)
 
 
 def radii_table(records: Records) -> str:
@@ -46,7 +45,7 @@ def radii_table(records: Records) -> str:
         strict=True,
     )
     header = ["index", "label", "confidence", "correct", "radius", "steps", "certified_radius"]
-    return _table(header, rows)
+    return csv_table(header, rows)
 
 
 def fit_summary(fit: LogisticFit | None, reason: str) -> dict[str, Any]:
@@ -137,11 +136,3 @@ def grid(records: Records) -> list[float]:
     largest = float(finite.max()) if len(finite) else 0.0
     points: list[float] = torch.linspace(0, largest or 1.0, 101, dtype=torch.float64).tolist()
     return points
-
-
-def _table(header: list[str], rows: Iterable[Sequence[Any]]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(header)
-    writer.writerows(rows)
-    return table.getvalue()

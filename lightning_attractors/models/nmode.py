@@ -157,10 +157,12 @@ class NMODE(CrossEntropyClassifier):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         loss = self.classification_loss(images, labels, batch_idx)
-        if self.gain_penalty:
-            loss = loss + self.gain_penalty * self.tau()
         if isinstance(self.layer, NMODELayer):
-            self.log("train/tau", self.tau().detach())
+            # without a penalty τ is only logged, which needs no graph
+            with torch.set_grad_enabled(self.gain_penalty > 0):
+                tau = self.tau()
+            loss = loss + self.gain_penalty * tau
+            self.log("train/tau", tau)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

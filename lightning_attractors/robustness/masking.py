@@ -54,7 +54,7 @@ class MaskingCheck:
         deviations.
         """
         return self.vanished > 0 or any(
-            _clearly_more(only, only + self.white_box - broken)
+            clearly_more(only, only + self.white_box - broken)
             for only, broken in (
                 (self.only_black_box, self.black_box),
                 (self.only_transferred, self.transferred),
@@ -130,7 +130,11 @@ def check_masking(
     )
 
 
-def _clearly_more(ours: int, theirs: int) -> bool:
+def clearly_more(ours: int, theirs: int) -> bool:
+    """Whether one of two attacks breaks more, from the images that only it and only the other breaks.
+
+    As in McNemar's test, at two standard deviations.
+    """
     return ours - theirs > 2 * math.sqrt(ours + theirs)
 
 
