@@ -17,7 +17,6 @@ from lightning_attractors.certificates.radii import (
     interval_verified,
     lipschitz_radii,
     margin_constants,
-    spectral_norm,
 )
 
 __all__ = [
@@ -37,6 +36,5 @@ __all__ = [
     "margins",
     "propagate",
     "published_gain",
-    "spectral_norm",
     "spectrum",
 ]

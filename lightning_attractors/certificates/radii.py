@@ -31,19 +31,15 @@ from lightning_attractors.certificates.intervals import (
 from lightning_attractors.certificates.rounding import FLOW_VALUE_ERROR, accumulated, affine_error
 from lightning_attractors.dynamics.flow_map import FlowMap
 from lightning_attractors.dynamics.nmode import NMODELayer
+from lightning_attractors.dynamics.operator_norms import matrix_norm
 from lightning_attractors.errors import require
 
 NormName = Literal["linf", "l2"]
 
-# Far above the rounding of float64 in what is computed here, the singular values included.
+# Far above the rounding of float64 in what is computed here.
 _SAFETY = 1e-9
 # n of γ_n on top of the products: 4 for the flow map's argument, 1 for second order.
 _FLOW_OPERATIONS = 5
-
-
-def spectral_norm(weight: Tensor) -> float:
-    """‖W‖₂ of a matrix, from above: its largest singular value in float64, and more than that can be off."""
-    return float(torch.linalg.matrix_norm(weight.detach().double(), 2)) * (1 + _SAFETY)
 
 
 @torch.no_grad()
@@ -76,7 +72,7 @@ def margin_constants(
     weight, differences = layer.linear.weight.double(), spreads(head.weight.double())
     constants = differences @ weight.norm(p=1 if norm == "linf" else 2, dim=1)
     if norm == "l2":
-        constants = torch.minimum(constants, differences.norm(dim=1) * spectral_norm(weight))
+        constants = torch.minimum(constants, differences.norm(dim=1) * matrix_norm(weight))
     classes = head.out_features
     return gain * constants.view(classes, classes)
 

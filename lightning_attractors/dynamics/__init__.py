@@ -27,6 +27,13 @@ from lightning_attractors.dynamics.integrate import (
 )
 from lightning_attractors.dynamics.nmode import NMODELayer
 from lightning_attractors.dynamics.noise import DampedNoise, damping_scale, keyed_generator
+from lightning_attractors.dynamics.operator_norms import (
+    Padding,
+    convolution_norm,
+    matrix_norm,
+    quick_convolution_norm,
+    quick_matrix_norm,
+)
 from lightning_attractors.dynamics.patterns import block_patterns, random_patterns
 from lightning_attractors.dynamics.plasticity import (
     KHConv2d,
@@ -51,6 +58,7 @@ __all__ = [
     "IntegratorName",
     "KHConv2d",
     "NMODELayer",
+    "Padding",
     "ProjectedCoupling",
     "RankingName",
     "ScheduleName",
@@ -61,6 +69,7 @@ __all__ = [
     "check_gain",
     "check_plasticity",
     "clipped",
+    "convolution_norm",
     "damping_scale",
     "euler",
     "euler_maruyama",
@@ -69,8 +78,11 @@ __all__ = [
     "keyed_generator",
     "learning_rate",
     "make_coupling",
+    "matrix_norm",
     "normalized_update",
     "plasticity_update",
+    "quick_convolution_norm",
+    "quick_matrix_norm",
     "random_patterns",
     "reverse",
     "rk4",

@@ -26,9 +26,8 @@ from lightning_attractors.certificates import (
     margins,
     propagate,
     published_gain,
-    spectral_norm,
 )
-from lightning_attractors.dynamics import FlowMap, NMODELayer, keyed_generator
+from lightning_attractors.dynamics import FlowMap, NMODELayer, keyed_generator, matrix_norm
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
@@ -254,7 +253,7 @@ class NMODE(CrossEntropyClassifier):
         return bounds | {
             "tau": tau,
             "layer_bound": tau * flow.gain * rounding,
-            "layer_bound_l2": spectral_norm(layer.linear.weight) * flow.gain,
+            "layer_bound_l2": matrix_norm(layer.linear.weight) * flow.gain,
         }
 
     def certified_radii(self, images: Tensor, labels: Tensor) -> Tensor:
