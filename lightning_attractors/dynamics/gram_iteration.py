@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+_SMALLEST = 1e-12
+
 
 def products_for(rows: int, looseness: float) -> int:
     """How many Gram products bound a norm within 1 + ``looseness``, for matrices with so many rows."""
@@ -24,7 +26,7 @@ def product_error(inner: int, dtype: torch.dtype) -> float:
     """Bound of ‖fl(N Nᴴ) − N Nᴴ‖₂ / ‖N‖_F², for N with so many columns, real or complex.
 
     Each part of a complex entry is a sum of 2n products, in any order: γ_2n, times √2 for the two parts. The
-    rest is room for the rounding of N itself and for underflow.
+    rest is room for underflow, and for ‖M‖_F: it need not be more than roughly right.
     """
     return 2 * (inner + 4) * torch.finfo(dtype).eps
 
@@ -32,38 +34,49 @@ def product_error(inner: int, dtype: torch.dtype) -> float:
 def gram_bounds(matrices: Tensor, products: int) -> Tensor:
     """Upper bounds of the spectral norms of a batch of matrices; rounding is covered.
 
+    The largest of them is what the number of products makes it. A matrix whose bound has fallen below the
+    norm of another one is left at that bound, to save its further products.
+
     Args:
         matrices: shape (F, r, n), with r ≤ n for speed, real or complex, finite, no larger than the square
             root of the largest number.
         products: how many Gram products, at least 1; see :func:`products_for`.
 
     Returns:
-        Shape (F,), float64. Where a matrix is below 1e-12, 1e-12 may be added.
+        Shape (F,), float64. Where a norm is below 1e-12, up to 1e-12 may be added.
     """
-    unit, errors, sizes = torch.finfo(matrices.dtype).eps, [], []
+    bounds = torch.empty(len(matrices), dtype=torch.float64, device=matrices.device)
+    active = torch.arange(len(matrices), device=matrices.device)
+    sizes: list[Tensor] = []
+    errors: list[float] = []
     for _ in range(products):
-        size = _frobenius_norms(matrices).clamp(min=_SMALLEST)
-        normal = matrices / size.to(matrices.dtype)[:, None, None]
+        size = _frobenius_norms(matrices, matrices.real.dtype).clamp(min=_SMALLEST)
+        normal = matrices / size[:, None, None]
+        sizes.append(size.double())
         errors.append(product_error(matrices.shape[2], matrices.dtype))
-        sizes.append(size)
         matrices = normal @ normal.mH
-    bound = _largest_eigenvalues(matrices)
-    for size, error in zip(reversed(sizes), reversed(errors), strict=True):
-        bound = size * ((bound + error).sqrt() + unit)
-    return bound * (1 + 1e-12)
+        lower, upper = _largest_eigenvalues(matrices)
+        unit = torch.finfo(matrices.dtype).eps
+        for factor, error in zip(reversed(sizes), reversed(errors), strict=True):
+            lower, upper = factor * lower.sqrt(), factor * ((upper + error).sqrt() + unit)
+        bounds[active] = upper * (1 + 1e-12)
+        keep = (upper >= lower.max()).nonzero().squeeze(1)
+        if len(keep) < len(active):
+            active, matrices = active[keep], matrices[keep]
+            sizes = [size[keep] for size in sizes]
+    return bounds
 
 
-_SMALLEST = 1e-12
-
-
-def _frobenius_norms(matrices: Tensor) -> Tensor:
+def _frobenius_norms(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     parts = torch.view_as_real(matrices) if matrices.is_complex() else matrices
-    return torch.linalg.vector_norm(parts.flatten(1), dim=1, dtype=torch.float64)
+    return torch.linalg.vector_norm(parts.flatten(1), dim=1, dtype=dtype)
 
 
-def _largest_eigenvalues(hermitian: Tensor) -> Tensor:
-    """Mean + √(r − 1) · deviation of the eigenvalues; from above, as Wolkowicz and Styan show."""
+def _largest_eigenvalues(hermitian: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of the largest eigenvalues, which are at least 0: Σλ² / Σλ, mean + √(r − 1) · deviation."""
     rows = hermitian.shape[1]
-    mean = hermitian.diagonal(dim1=1, dim2=2).real.sum(dim=1, dtype=torch.float64) / rows
-    variance = _frobenius_norms(hermitian).square() * (1 + 1e-12) / rows - mean.square()
-    return mean + ((rows - 1) * variance.clamp(min=0)).sqrt()
+    trace = hermitian.diagonal(dim1=1, dim2=2).real.sum(dim=1, dtype=torch.float64)
+    squares = _frobenius_norms(hermitian, torch.float64).square()
+    mean = trace / rows
+    variance = (squares * (1 + 1e-12) / rows - mean.square()).clamp(min=0)
+    return squares / trace.clamp(min=_SMALLEST), mean + ((rows - 1) * variance).sqrt()

@@ -63,7 +63,7 @@ KINDS = ["random", "ones", "low rank", "sparse", "modulated"]
     seed=st.integers(0, 99),
     double=st.booleans(),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_no_convolution_exceeds_its_bounds(kind, channels, size, extra, scale, padding, seed, double):
     image_size = (size + extra[0], size + extra[1])
     kernel = make_kernel(kind, *channels, size, seed) * scale
@@ -131,14 +131,14 @@ def test_the_coarse_grid_of_the_quick_bound_misses_no_peak(length):
     exponent=st.integers(-3, 3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_no_matrix_exceeds_its_bounds(shape, rank, exponent, seed):
     numbers = generator(seed)
     weight = torch.randn(shape[0], rank, generator=numbers) @ torch.randn(rank, shape[1], generator=numbers)
     weight = weight * 10.0**exponent
     true = float(torch.linalg.svdvals(weight.double())[0])
     assert true * (1 + 1e-12) < matrix_norm(weight) <= true * (1 + 1e-9)
-    assert true <= quick_matrix_norm(weight) <= 1.07 * true
+    assert true <= quick_matrix_norm(weight) <= 1.09 * true
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -151,13 +151,13 @@ def test_an_orthogonal_matrix_has_norm_1(dtype):
 
 def test_half_a_projection_is_the_worst_case_of_the_quick_bound():
     weight = torch.diag(torch.arange(128) < 64).float()
-    assert 1.02 < quick_matrix_norm(weight) <= 1.07
+    assert 1.02 < quick_matrix_norm(weight) <= 1.09
 
 
 def test_an_orthogonal_1x1_convolution_is_an_isometry():
     weight = torch.linalg.qr(torch.randn(6, 6, generator=generator(0), dtype=torch.float64))[0]
     for bound in CONVOLUTIONS:
-        assert 1 <= bound(weight[:, :, None, None], (1, 5), "zeros") <= 1.07
+        assert 1 <= bound(weight[:, :, None, None], (1, 5), "zeros") <= 1.09
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-20, 1e20, 1e36])
