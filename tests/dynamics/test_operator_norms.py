@@ -9,6 +9,7 @@ from torch.nn import functional
 from lightning_attractors.dynamics import (
     convolution_norm,
     matrix_norm,
+    operator_norms,
     quick_convolution_norm,
     quick_matrix_norm,
 )
@@ -86,6 +87,28 @@ def test_bounds_are_close_from_16_by_16_on(kind, channels, size, image_size):
     true = true_norm(kernel, image_size, "zeros")
     assert true <= convolution_norm(kernel, image_size, "zeros") <= 1.05 * true
     assert true <= quick_convolution_norm(kernel, image_size, "zeros") <= 1.12 * true
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [5, 7])
+def test_what_is_too_large_to_assemble_is_bounded_closely(kind, size, monkeypatch):
+    monkeypatch.setattr(operator_norms, "_ASSEMBLED", 0)
+    for channels, image_size in (((2, 1), (16, 18)), ((1, 2), (7, 9))):
+        kernel = make_kernel(kind, *channels, size, seed=3)
+        true = true_norm(kernel, image_size, "zeros")
+        found = convolution_norm(kernel, image_size, "zeros")
+        assert true <= found
+        assert found <= 1.05 * true or min(image_size) < 16
+
+
+@pytest.mark.parametrize("modes", [20, 100])
+def test_fewer_modes_give_a_looser_bound(modes, monkeypatch):
+    monkeypatch.setattr(operator_norms, "_ASSEMBLED", 0)
+    kernel = make_kernel("random", 2, 2, 7, seed=5)
+    tightest = convolution_norm(kernel, (10, 11), "zeros")
+    monkeypatch.setattr(operator_norms, "_MODES", modes)
+    found = convolution_norm(kernel, (10, 11), "zeros")
+    assert true_norm(kernel, (10, 11), "zeros") <= tightest <= found
 
 
 @pytest.mark.parametrize("length", [4, 16, 31])
