@@ -138,7 +138,8 @@ def quick_convolution_norm(weight: Tensor, image_size: tuple[int, int], padding:
         padding: ``zeros`` or ``circular``.
 
     Returns:
-        From 16×16 on about 1.12 times the norm at most, 1.2 times for contrived kernels above 3×3; infinite where an entry is not finite.
+        From 16×16 on about 1.12 times the norm at most, 1.2 times for contrived kernels above 3×3; infinite
+        where an entry is not finite.
 
     Raises:
         SettingError: as :func:`convolution_norm`.
