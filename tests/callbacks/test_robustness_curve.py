@@ -22,8 +22,8 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Tenso
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
-from lightning_attractors.callbacks.robustness_curve import _line
 from lightning_attractors.callbacks.robustness_measuring import together, undisturbed
+from lightning_attractors.callbacks.robustness_run import _line
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
 from lightning_attractors.robustness import check_masking, fgsm_radii, gaussian_noise, pgd_radii
