@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from lightning_attractors.callbacks.robustness_certified import FILES, certified_norm
 from lightning_attractors.callbacks.robustness_data import Split, first_images, has_images, pairs, prepare
 from lightning_attractors.callbacks.robustness_measuring import (
     LogitsFunction,
@@ -42,10 +43,13 @@ class RobustnessCurve(Callback):
     and its inflection point R are of those that are classified correctly with at least ``confidence``
     (Torvik, 2023).
 
-    **Certificates.** Where the module has ``certified_radii(images, labels) -> (B,)``, L∞ radii of images in
-    [0, 1], the certified curve stands in the same plot, and an attacked image that is misclassified within
-    its radius raises :class:`BrokenCertificateError`, after all files are written. They are about float32: in
-    other precisions there is no certified curve.
+    **Certificates.** A module may have ``certified_radii(images, labels) -> (B,)``, radii of images in [0, 1]
+    within which they keep their labels, in the norm ``certified_norm``: ``linf``, as without it, or ``l2``.
+    Then ``robustness/certified.{csv,json,png}`` has the certified accuracy against the radius, with scalars
+    ``robustness/certified/<name>``, and the certified curve stands in the plot of every attack that goes no
+    farther, in that norm, than its strength. Whatever the attack's own norm is, an image that is
+    misclassified nearer than its radius raises :class:`BrokenCertificateError`, after all files are written.
+    Certificates are about float32: in other precisions there is no certified curve.
 
     **Masked gradients.** Square and perturbations from a linear substitute attack a hundred images of the
     first batch beside PGD; if they do better, the radii are too large, and a sentence in log and JSON says
@@ -74,7 +78,8 @@ class RobustnessCurve(Callback):
             checkpoint then.
 
     Attributes:
-        results: the newest content of every JSON file, by attack; on rank 0.
+        results: the newest content of every attack's JSON file, by attack; on rank 0.
+        certificate: the newest content of ``certified.json``, None without a certificate; on rank 0.
 
     Raises:
         SettingError: before training, if a setting is out of range or an attack, the batches or the module's
@@ -107,6 +112,8 @@ class RobustnessCurve(Callback):
         require(seed >= 0, "seed", seed, "must be at least 0")
         require(all(value > 0 for value in std or ()), "std", std, "must be above 0")
         self.attacks: list[Attack] = make_attacks(attacks, strengths)
+        free = FILES not in [attack.name for attack in self.attacks]
+        require(free, "attacks", FILES, "must have another name, as the certificate's files have this one")
         self.confidence = confidence
         self.max_images = max_images
         self.batch_size = batch_size
@@ -118,9 +125,11 @@ class RobustnessCurve(Callback):
         self.masking = masking
         self.after_fit = after_fit
         self.results: dict[str, dict[str, Any]] = {}
+        self.certificate: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Try everything on two images, so that what does not fit is said before training."""
+        certified_norm(pl_module)
         known = has_images(trainer, self.split)
         valid = "must be a split that this fit has a loader of; or set after_fit to false"
         require(known or not self.after_fit, "split", self.split, valid)
@@ -155,7 +164,7 @@ class RobustnessCurve(Callback):
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: str | None, weights: str | None
     ) -> None:
         """Attack the module with a checkpoint's weights, or its own; ``weights`` says whose they are."""
-        self.results = {}
+        self.results, self.certificate = {}, None
         with undisturbed(module, checkpoint):
             run = Run(self, trainer, module, weights)
             run.look()

@@ -16,12 +16,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
+from lightning_attractors.callbacks import robustness_certified as certificate
 from lightning_attractors.callbacks import robustness_files as files
 from lightning_attractors.callbacks.drawings import as_png
 from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
 from lightning_attractors.callbacks.robustness_data import Batch, batches
 from lightning_attractors.callbacks.robustness_measuring import isolate_safely, together
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import require
+from lightning_attractors.norms import NORMS
 from lightning_attractors.robustness.attacks import Outcome, RadiusAttack, seed_all
 from lightning_attractors.robustness.choice import Attack
 from lightning_attractors.robustness.logistic import LogisticFit, fit_logistic
@@ -50,6 +52,7 @@ class Run:
         self.settings, self.trainer, self.module, self.weights = settings, trainer, module, weights
         self.folder: Path = run_folder(trainer) / "robustness"
         self.logits = settings.logits(trainer, module)
+        self.norm = certificate.certified_norm(module)
         self.parts: list[tuple[Batch, Clean]] = []
         self.masking: MaskingCheck | None = None
         self.no_certificate = ""
@@ -58,9 +61,13 @@ class Run:
         self.quick = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
     def look(self) -> None:
-        """Go over the clean images of this rank, and over the question whether gradients are masked."""
-        counts = together(self.trainer, self._look)
-        require(sum(counts) > 0, "split", self.settings.split, "must have images")
+        """Go over the clean images and their certificate, and the question whether gradients are masked."""
+        found = together(self.trainer, self._look)
+        parts = [part for own in found for part in own]
+        require(len(parts) > 0, "split", self.settings.split, "must have images")
+        everything = Clean.joined(parts)
+        if self.trainer.is_global_zero and everything.has_certificate:
+            self._report_certificate(everything)
         if self.masking is not None:
             (rank_zero_warn if self.masking.masked else rank_zero_info)(self.masking.sentence)
 
@@ -94,9 +101,10 @@ class Run:
                     logger.log_hyperparams(dict(self.module.hparams_initial), self.metrics)
         if self.broken:
             listed = "; ".join(f"{name}: images {indices[:10]}" for name, indices in self.broken.items())
-            raise BrokenCertificateError(f"certified_radii is wrong, misclassified within it are {listed}")
+            text = f"certified_radii is wrong, misclassified within it in {NORMS[self.norm]} are {listed}"
+            raise BrokenCertificateError(text)
 
-    def _look(self) -> int:
+    def _look(self) -> list[Clean]:
         settings = self.settings
         most = 8 if self.quick else settings.max_images or sys.maxsize
         seed_all([settings.seed])  # loaders that shuffle serve the same images on every rank
@@ -117,7 +125,7 @@ class Run:
                 batch_size=settings.batch_size,
                 seed=settings.seed,
             )
-        return len(self.parts)
+        return [clean for _, clean in self.parts]
 
     @torch.no_grad()
     def _clean(self, number: int, images: Tensor, labels: Tensor) -> Clean:
@@ -127,32 +135,17 @@ class Run:
         bad = int(logits.isnan().any(dim=1).sum())
         require(bad == 0, "logits_fn", self.logits.__name__, f"must give logits without nan: {bad} images")
         confidence, classes = logits.double().softmax(dim=1).max(dim=1)
+        radii, refused = certificate.certified_radii(
+            self.trainer, self.module, images.to(device), labels.to(device)
+        )
+        self.no_certificate = self.no_certificate or refused
         return Clean(
             index=number * self.settings.batch_size + torch.arange(len(labels)),
             labels=labels,
             confidence=confidence.cpu(),
             correct=classes.cpu() == labels,
-            certified=self._certified(images.to(device), labels.to(device)),
+            certified=radii,
         )
-
-    def _certified(self, images: Tensor, labels: Tensor) -> Tensor:
-        unknown = torch.full((len(labels),), torch.nan, dtype=torch.float64)
-        certify: Any = getattr(self.module, "certified_radii", None)
-        if certify is None:
-            return unknown
-        exact = torch.get_float32_matmul_precision() == "highest"
-        if self.trainer.precision not in ("32-true", "64-true") or not exact:
-            self.no_certificate = f"not in precision {self.trainer.precision} with these matrix products"
-            return unknown
-        try:
-            radii: Tensor = certify(images, labels)
-        except SettingError as error:
-            self.no_certificate = str(error)
-            return unknown
-        shape = tuple(getattr(radii, "shape", ()))
-        valid = f"must give radii of shape {tuple(labels.shape)}, none of them nan"
-        require(shape == labels.shape and not radii.isnan().any(), "certified_radii", shape, valid)
-        return radii.detach().double().cpu()
 
     def _attack(
         self, attack: Attack, records: list[Records], examples: list[files.Example]
@@ -166,6 +159,7 @@ class Run:
                 *(self.logits, images.to(device), labels.to(device)),
                 batch_size=settings.batch_size,
                 key=[settings.seed, number],
+                norm=self.norm,
             )
             records.append(Records.of(clean, outcome))
             examples.extend(self._examples(clean, images, outcome, _GALLERY - len(examples)))
@@ -190,7 +184,7 @@ class Run:
     ) -> dict[str, Any]:
         confidence = self.settings.confidence
         fitted, reason = fit(records, confidence, attack.reach)
-        found = curve(records, attack.strengths or files.grid(records), confidence)
+        found = curve(records, attack.strengths or files.grid(records.radii), confidence)
         summary = self._summary(attack, records, fitted, reason, complete)
         self.settings.results[attack.name] = summary
         if summary["images"]["gradient_vanished"]:
@@ -198,7 +192,7 @@ class Run:
         if not summary["fitted"]:
             rank_zero_warn(f"{attack.name}: no R, as {reason}")
         counted = int(records.confident(confidence).sum())
-        picture = files.draw_curve(attack.name, found, fitted, confidence, counted)
+        picture = files.draw_curve(attack.name, found, fitted, confidence, counted, self.norm)
         log_figure(self.trainer, f"robustness/{attack.name}", picture)
         contents: dict[str, str | bytes] = {
             ".csv": files.curve_table(found, fitted),
@@ -210,11 +204,27 @@ class Run:
             gallery = files.draw_gallery(examples)
             log_figure(self.trainer, f"robustness/{attack.name}_gallery", gallery)
             contents["_gallery.png"] = as_png(gallery)
-        if not self.quick:
-            for ending, content in contents.items():
-                write_atomically(self.folder / f"{attack.name}{ending}", content)
+        self._write(attack.name, contents)
         self.metrics.update(_metrics(attack.name, summary))
         return summary
+
+    def _report_certificate(self, clean: Clean) -> None:
+        confidence, name = self.settings.confidence, certificate.FILES
+        found = certificate.certified_curve(clean, confidence)
+        own = certificate.certified_summary(clean, self.norm, confidence)
+        summary = files.json_ready({**own, "settings": self._settings(), **self._circumstances()})
+        self.settings.certificate = summary
+        picture = certificate.draw_certified(found, self.norm, confidence, summary["images"]["counted"])
+        log_figure(self.trainer, f"robustness/{name}", picture)
+        table = certificate.certified_table(found)
+        text = json.dumps(summary, indent=2) + "\n"
+        self._write(name, {".csv": table, ".json": text, ".png": as_png(picture)})
+        self.metrics.update(_metrics(name, summary))
+
+    def _write(self, name: str, contents: dict[str, str | bytes]) -> None:
+        if not self.quick:
+            for ending, content in contents.items():
+                write_atomically(self.folder / f"{name}{ending}", content)
 
     def _summary(
         self, attack: Attack, records: Records, fitted: LogisticFit | None, reason: str, complete: bool
@@ -238,7 +248,20 @@ class Run:
             **self._steps(attack, records.steps[counts], fitted),
             "certificate": self._certificate(records, counts),
             "masking": self._masking(vanished),
-            "settings": self._settings(attack),
+            "settings": {
+                "arguments": getattr(attack, "arguments", {}),
+                "strengths": attack.strengths,
+                **self._settings(),
+            },
+            **self._circumstances(),
+            "complete": complete,
+        }
+        ready: dict[str, Any] = files.json_ready(summary)
+        return ready
+
+    def _circumstances(self) -> dict[str, Any]:
+        """Which module it was, and at which point."""
+        return {
             "model": type(self.module).__name__,
             "checkpoint": self.weights and Path(self.weights).name,
             "stage": self.trainer.state.fn and self.trainer.state.fn.value,
@@ -246,10 +269,7 @@ class Run:
             "global_step": self.trainer.global_step,
             "precision": str(self.trainer.precision),
             "versions": files.versions(),
-            "complete": complete,
         }
-        ready: dict[str, Any] = files.json_ready(summary)
-        return ready
 
     def _steps(self, attack: Attack, steps: Tensor, fitted: LogisticFit | None) -> dict[str, Any]:
         """R of the numbers of steps, and ε times it, which is R if every step went as far as it could."""
@@ -270,7 +290,8 @@ class Run:
             return {"reason": self.no_certificate} if self.no_certificate else None
         certified = records.certified[counts]
         median = float(certified.median()) if len(certified) else None
-        return {"median_radius": median, "misclassified_within": records.breaches().tolist()}
+        breaches = records.breaches().tolist()
+        return {"norm": self.norm, "median_radius": median, "misclassified_within": breaches}
 
     def _masking(self, vanished: int) -> dict[str, Any] | None:
         check = self.masking
@@ -280,16 +301,15 @@ class Run:
             found = {**(found or {}), "masked": True, "sentence": sentence}
         return found
 
-    def _settings(self, attack: Attack) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         names = ("confidence", "max_images", "batch_size", "split", "seed", "mean", "std")
-        own = {"arguments": getattr(attack, "arguments", {}), "strengths": attack.strengths}
-        return {**own, **{name: getattr(self.settings, name) for name in names}}
+        return {name: getattr(self.settings, name) for name in names}
 
 
 def _metrics(name: str, summary: dict[str, Any]) -> dict[str, float]:
-    """The scalars of an attack that have a value."""
-    values = {key: summary[key] for key in ("R", "uncertainty", "accuracy", "median_radius")}
-    values["R2"] = summary.get("R2")
+    """The scalars of an attack, or of the certificate, that have a value."""
+    keys = ("R", "uncertainty", "accuracy", "median_radius", "average_radius", "R2")
+    values = {key: summary.get(key) for key in keys}
     return {f"robustness/{name}/{key}": value for key, value in values.items() if value is not None}
 
 

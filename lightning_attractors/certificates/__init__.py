@@ -11,7 +11,6 @@ from lightning_attractors.certificates.equilibria import (
 from lightning_attractors.certificates.gains import finite_time_gain, published_gain
 from lightning_attractors.certificates.intervals import linf_box, margins, propagate
 from lightning_attractors.certificates.radii import (
-    NormName,
     certified_accuracy,
     interval_radii,
     interval_verified,
@@ -19,6 +18,7 @@ from lightning_attractors.certificates.radii import (
     margin_constants,
     spectral_norm,
 )
+from lightning_attractors.norms import NormName
 
 __all__ = [
     "EquilibriumCertificate",
