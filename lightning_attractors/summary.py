@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_attractors.callbacks import RobustnessCurve, StabilityCertificate
+from lightning_attractors.norms import NORMS
 
 _METRICS = {
     "test/accuracy": "test accuracy",
