@@ -34,7 +34,7 @@ from lightning_attractors.certificates import (
 )
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
-from lightning_attractors.robustness.attacks import linf_distance
+from lightning_attractors.norms import distances
 from lightning_attractors.robustness.masking import clearly_more
 
 BATCH = 250
@@ -122,14 +122,14 @@ def counterexamples(
     model: NMODE, images: Tensor, labels: Tensor, changed: Tensor, radii: dict[str, Tensor]
 ) -> list[str]:
     """One line for every changed image that is inside a certificate and has another class."""
-    distances = linf_distance(changed, images)
+    moved = distances(changed, images, "linf")
     predicted = classes_of(model, changed)
     lines = []
     for kind, proved in radii.items():
-        inside = (proved > 0) & (distances <= proved)  # a radius of 0 says that nothing is proved
+        inside = (proved > 0) & (moved <= proved)  # a radius of 0 says that nothing is proved
         for i in torch.nonzero((predicted != labels) & inside)[:, 0].tolist():
             lines.append(
-                f"image {i}: {int(labels[i])} became {int(predicted[i])} at distance {distances[i]:.9g}, "
+                f"image {i}: {int(labels[i])} became {int(predicted[i])} at distance {moved[i]:.9g}, "
                 f"inside the radius {proved[i]:.9g} ({kind})"
             )
     return lines
@@ -260,7 +260,7 @@ def main() -> None:
         title, attack = known[name]
         changed = attacked(model, attack, images, labels)
         withstood[name] = classes_of(model, changed) == labels
-        share, largest = withstood[name].double().mean(), linf_distance(changed, images).max()
+        share, largest = withstood[name].double().mean(), distances(changed, images, "linf").max()
         print(f"| {title} | {100 * share:.2f} | {largest:.7f} |", flush=True)
         broken += [f"{title}: {line}" for line in counterexamples(model, images, labels, changed, radii)]
     for kind, proved in radii.items():

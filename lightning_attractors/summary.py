@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_attractors.callbacks import RobustnessCurve, StabilityCertificate
+from lightning_attractors.norms import NORMS
 
 _METRICS = {
     "test/accuracy": "test accuracy",
@@ -46,6 +47,10 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
             for name, found in callback.results.items():
                 R = f"{found['R']:.4g} ± {found['uncertainty']:.1g}" if found["fitted"] else found["reason"]
                 table.add_row(f"robustness R, {name}", R)
+            if (proved := callback.certificate) and proved["median_radius"] is not None:
+                table.add_row(
+                    f"certified {NORMS[proved['norm']]} radius, median", f"{proved['median_radius']:.4g}"
+                )
     table.add_row("training time", f"{training_seconds:.1f} s")
     for label, name in (
         ("config", "config.yaml"),

@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lightning_attractors.norms import NORMS, NormName
 from lightning_attractors.robustness.logistic import LogisticFit
 from lightning_attractors.robustness.records import Curve, Records
 from lightning_attractors.writing import csv_table
@@ -75,21 +76,27 @@ def json_ready(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def draw_curve(name: str, found: Curve, fit: LogisticFit | None, confidence: float, counted: int) -> Figure:
-    """Accuracies against strength, the fit with R, and the certified curve."""
+def draw_curve(
+    name: str, found: Curve, fit: LogisticFit | None, confidence: float, counted: int, norm: NormName
+) -> Figure:
+    """Accuracies against strength, the fit with R, and the certified curve, in the norm."""
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axis = figure.subplots()
-    x = found.strengths.numpy()
-    axis.plot(x, found.relative.numpy(), color="C0", label=f"{counted} images of confidence ≥ {confidence:g}")
-    axis.plot(x, found.accuracy.numpy(), color="C0", linewidth=0.8, linestyle=":", label="all images")
+    strengths, order = found.strengths.sort()
+    x = strengths.numpy()
+    label = f"{counted} images of confidence ≥ {confidence:g}"
+    axis.plot(x, found.relative[order].numpy(), color="C0", label=label)
+    axis.plot(x, found.accuracy[order].numpy(), color="C0", linewidth=0.8, linestyle=":", label="all images")
     if fit is not None and fit.fitted:
-        axis.plot(
-            x, fit(found.strengths.abs()).numpy(), color="C3", linestyle="--", label="generalised logistic"
-        )
+        signs = sorted(set(strengths.sign().tolist()) - {0.0}, reverse=True)
+        # A radius is the smallest |ε| of either sign, which is less than what one sign alone would give
+        label = "generalised logistic" + (", either sign" if len(signs) > 1 else "")
+        axis.plot(x, fit(strengths.abs()).numpy(), color="C3", linestyle="--", label=label)
         label = f"R = {fit.R:.4g} ± {fit.uncertainty:.1g}" + ("" if fit.counts else " (does not count)")
-        axis.axvline(fit.R, color="C3", linewidth=0.8, label=label)
+        for number, sign in enumerate(signs):
+            axis.axvline(sign * fit.R, color="C3", linewidth=0.8, label=None if number else label)
     if found.certified is not None:
-        axis.plot(x, found.certified.numpy(), color="C2", label="certified")
+        axis.plot(x, found.certified[order].numpy(), color="C2", label=f"certified in {NORMS[norm]}")
     axis.set(title=name, xlabel="strength ε", ylabel="accuracy", ylim=(-0.02, 1.02))
     axis.legend(fontsize="small")
     return figure
@@ -130,9 +137,9 @@ def titles(probabilities: Tensor) -> list[str]:
     return [f"class {k} at {c:.2f}" for k, c in zip(classes.tolist(), confidence.tolist(), strict=True)]
 
 
-def grid(records: Records) -> list[float]:
-    """Strengths from 0 to the largest radius that was found, 101 of them."""
-    finite = records.radii[records.radii.isfinite()]
+def grid(radii: Tensor) -> list[float]:
+    """Strengths from 0 to the largest finite radius, or to 1 without one above 0, 101 of them."""
+    finite = radii[radii.isfinite()]
     largest = float(finite.max()) if len(finite) else 0.0
     points: list[float] = torch.linspace(0, largest or 1.0, 101, dtype=torch.float64).tolist()
     return points

@@ -11,13 +11,13 @@ from lightning_attractors.certificates.equilibria import (
 from lightning_attractors.certificates.gains import finite_time_gain, published_gain
 from lightning_attractors.certificates.intervals import linf_box, margins, propagate
 from lightning_attractors.certificates.radii import (
-    NormName,
     certified_accuracy,
     interval_radii,
     interval_verified,
     lipschitz_radii,
     margin_constants,
 )
+from lightning_attractors.norms import NormName
 
 __all__ = [
     "EquilibriumCertificate",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,7 @@ from lightning_attractors.dynamics.flow_map import FlowMap
 from lightning_attractors.dynamics.nmode import NMODELayer
 from lightning_attractors.dynamics.operator_norms import matrix_norm
 from lightning_attractors.errors import require
-
-NormName = Literal["linf", "l2"]
+from lightning_attractors.norms import NORMS, NormName
 
 # Far above the rounding of float64 in what is computed here.
 _SAFETY = 1e-9
@@ -67,7 +66,7 @@ def margin_constants(
     """
     flow = _checked(layer, head)
     gain = flow.gain if gain is None else gain
-    require(norm in ("linf", "l2"), "norm", norm, "must be linf or l2")
+    require(norm in NORMS, "norm", norm, "must be linf or l2")
     require(0 < gain < math.inf, "gain", gain, "must be above 0 and finite")
     weight, differences = layer.linear.weight.double(), spreads(head.weight.double())
     constants = differences @ weight.norm(p=1 if norm == "linf" else 2, dim=1)

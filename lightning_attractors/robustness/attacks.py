@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_attractors.norms import NormName, distances
 from lightning_attractors.robustness.radii import AdversarialRadii
 from lightning_attractors.robustness.targets import Logits, Target
 
 Search = Callable[..., AdversarialRadii]
 # Logits, images, labels, strength and the key of the random numbers; gives the changed images.
 Change = Callable[[Logits, Tensor, Tensor, float, Sequence[int]], Tensor]
+# Of the float32 images, and of an attack's own projection: how much farther it goes than its strength.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,11 @@ class Outcome:
         radii: the strength at which every image was first misclassified, shape (B,), float64: 0 where it was
             wrong to begin with, infinite where the attack failed.
         steps: number of steps to get there, shape (B,), int64; 0 where wrong, −1 where it failed.
-        distances: the smallest L∞ distance at which an image was seen misclassified, shape (B,), float64;
-            infinite where none was.
-        adversarial: the images (B, C, H, W) at that strength, or the last ones.
+        distances: the smallest distance at which an image was seen misclassified, in the norm that was asked
+            for, shape (B,), float64; infinite where none was.
+        bounded: whether an image was never moved farther than the strength, in that norm and but for
+            rounding, shape (B,), bool.
+        adversarial: the images (B, C, H, W) at the strength of ``radii``, or the last ones.
         vanished: whether the gradient was 0 in every pixel, shape (B,), bool.
         withstood: whether each image was classified correctly at each strength of a sweep, shape (B, S),
             bool; None for a search.
@@ -39,6 +44,7 @@ class Outcome:
     radii: Tensor
     steps: Tensor
     distances: Tensor
+    bounded: Tensor
     adversarial: Tensor
     vanished: Tensor
     withstood: Tensor | None = None
@@ -70,14 +76,25 @@ class RadiusAttack:
         return [min(step * size, largest) for step in range(1, self.arguments["steps"] + 1)]
 
     def __call__(
-        self, logits_fn: Logits, images: Tensor, labels: Tensor, batch_size: int, key: Sequence[int]
+        self,
+        logits_fn: Logits,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        key: Sequence[int],
+        norm: NormName = "linf",
     ) -> Outcome:
-        """Attack images (B, C, H, W) in [0, 1]; ``key`` is for logits that are random."""
+        """Attack images (B, C, H, W) in [0, 1]; ``key`` is for logits that are random.
+
+        The distances are in ``norm``, whatever norm the search is in.
+        """
         seed_all(key)
         found = self.search(logits_fn, images, labels, batch_size=batch_size, **self.arguments)
-        moved = linf_distance(found.adversarial, images)
-        distances = torch.where(found.radii.isfinite(), moved, math.inf)
-        return Outcome(found.radii, found.steps, distances, found.adversarial, found.gradient_vanished)
+        gone = distances(found.adversarial, images, norm)
+        reached = found.radii.isfinite()
+        bounded = _within(gone, torch.where(reached, found.radii, self.arguments["largest"]))
+        seen = torch.where(reached, gone, math.inf)
+        return Outcome(found.radii, found.steps, seen, bounded, found.adversarial, found.gradient_vanished)
 
 
 @dataclass(frozen=True)
@@ -105,14 +122,23 @@ class SweepAttack:
         return [abs(strength) for strength in self.strengths]
 
     def __call__(
-        self, logits_fn: Logits, images: Tensor, labels: Tensor, batch_size: int, key: Sequence[int]
+        self,
+        logits_fn: Logits,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        key: Sequence[int],
+        norm: NormName = "linf",
     ) -> Outcome:
-        """Attack images (B, C, H, W) in [0, 1]; the same random numbers of ``key`` at every strength."""
+        """Attack images (B, C, H, W) in [0, 1]; the same random numbers of ``key`` at every strength.
+
+        The distances are in ``norm``, whatever norm the attack keeps to.
+        """
         target = Target(logits_fn, images, labels, batch_size)
         parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
         wrong = torch.cat([target.is_wrong(images[part], labels[part]) for part in parts])
         radii = torch.where(wrong, 0.0, math.inf).double()
-        distances, adversarial = radii.clone(), images.clone()
+        nearest, adversarial, bounded = radii.clone(), images.clone(), torch.ones_like(wrong)
         withstood = torch.empty(len(images), len(self.strengths), dtype=torch.bool, device=images.device)
         for column in sorted(range(len(self.strengths)), key=lambda i: abs(self.strengths[i])):
             strength = self.strengths[column]
@@ -121,13 +147,15 @@ class SweepAttack:
             )
             fails = torch.cat([target.is_wrong(moved[part], labels[part]) for part in parts])
             withstood[:, column] = ~fails
-            seen = torch.where(fails, linf_distance(moved, images), math.inf)
-            distances = torch.minimum(distances, seen)
+            gone = distances(moved, images, norm)
+            bounded &= _within(gone, abs(strength))
+            nearest = torch.minimum(nearest, torch.where(fails, gone, math.inf))
             open_still = radii.isinf()
             adversarial[open_still] = moved[open_still]
             radii = torch.where(open_still & fails, abs(strength), radii)
         steps = torch.where(radii.isinf(), -1, (radii > 0).long())
-        return Outcome(radii, steps, distances, adversarial, torch.zeros_like(wrong), withstood)
+        flat = torch.zeros_like(wrong)
+        return Outcome(radii, steps, nearest, bounded, adversarial, flat, withstood)
 
     def _changed(
         self, logits_fn: Logits, images: Tensor, labels: Tensor, strength: float, key: Sequence[int]
@@ -137,9 +165,8 @@ class SweepAttack:
             return self.change(logits_fn, images, labels, strength, key).detach().to(images)
 
 
-def linf_distance(changed: Tensor, images: Tensor) -> Tensor:
-    """‖x′ − x‖∞ of every image, exact, shape (B,), float64."""
-    return (changed.double() - images.double()).abs().flatten(1).amax(dim=1)
+def _within(gone: Tensor, strength: Tensor | float) -> Tensor:
+    return gone <= strength + _ROUNDING * (1 + strength)
 
 
 def seed_all(key: Sequence[int]) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.robustness.attacks import linf_distance, seed_all
+from lightning_attractors.norms import distances
+from lightning_attractors.robustness.attacks import seed_all
 from lightning_attractors.robustness.library import LibraryAttack
 from lightning_attractors.robustness.pgd import pgd_radii
 from lightning_attractors.robustness.targets import Logits, Target
@@ -170,7 +171,7 @@ def _steepest(linear: nn.Linear, images: Tensor, labels: Tensor, strength: float
 
 def _broken(target: Target, moved: Tensor, images: Tensor, labels: Tensor, strength: float) -> Tensor:
     """Which images are misclassified, and not farther away than the strength (and float32's rounding)."""
-    farthest = float(linf_distance(moved, images).max())
+    farthest = float(distances(moved, images, "linf").max())
     if farthest > strength + _ROUNDING:
         raise SettingError("strength", strength, f"was not kept by an attack: it went {farthest:.4g} away")
     parts = zip(moved.split(target.batch_size), labels.split(target.batch_size), strict=True)

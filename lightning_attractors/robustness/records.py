@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from lightning_attractors.robustness.attacks import Outcome
 from lightning_attractors.robustness.logistic import LogisticFit, fit_logistic, relative_accuracy
+
+Rows = TypeVar("Rows", bound="Clean")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Clean:
         labels: (B,), int64.
         confidence: softmax of the predicted class, shape (B,), float64.
         correct: whether the prediction is the label, shape (B,), bool.
-        certified: certified L∞ radii, shape (B,), float64, nan without a certificate.
+        certified: certified radii, shape (B,), float64, nan without a certificate.
     """
 
     index: Tensor
@@ -30,43 +33,8 @@ class Clean:
     correct: Tensor
     certified: Tensor
 
-
-@dataclass(frozen=True)
-class Records:
-    """Images before an attack and after it, one row each.
-
-    The columns are those of :class:`Clean` and of :class:`~lightning_attractors.robustness.attacks.Outcome`;
-    ``withstood`` is (N, 0) after a search.
-    """
-
-    index: Tensor
-    labels: Tensor
-    confidence: Tensor
-    correct: Tensor
-    certified: Tensor
-    radii: Tensor
-    steps: Tensor
-    distances: Tensor
-    vanished: Tensor
-    withstood: Tensor
-
     @classmethod
-    def of(cls, clean: Clean, outcome: Outcome) -> Records:
-        """The rows of one batch, on the CPU."""
-        withstood = outcome.withstood
-        if withstood is None:
-            withstood = torch.empty(len(clean.index), 0, dtype=torch.bool)
-        return cls(
-            **{field.name: getattr(clean, field.name) for field in fields(Clean)},
-            radii=outcome.radii.cpu(),
-            steps=outcome.steps.cpu(),
-            distances=outcome.distances.cpu(),
-            vanished=outcome.vanished.cpu(),
-            withstood=withstood.cpu(),
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[Records]) -> Records:
+    def joined(cls: type[Rows], parts: Sequence[Rows]) -> Rows:
         """All rows, by ascending index."""
         columns = {field.name: torch.cat([getattr(p, field.name) for p in parts]) for field in fields(cls)}
         order = columns["index"].argsort()
@@ -84,6 +52,38 @@ class Records:
         """Which images count: correct, and at least so confident; shape (N,), bool."""
         return self.correct & (self.confidence >= confidence)
 
+
+@dataclass(frozen=True)
+class Records(Clean):
+    """Images before an attack and after it, one row each.
+
+    The columns are those of :class:`Clean` and of :class:`~lightning_attractors.robustness.attacks.Outcome`,
+    whose distances are in the norm of the certified radii; ``withstood`` is (N, 0) after a search.
+    """
+
+    radii: Tensor
+    steps: Tensor
+    distances: Tensor
+    bounded: Tensor
+    vanished: Tensor
+    withstood: Tensor
+
+    @classmethod
+    def of(cls, clean: Clean, outcome: Outcome) -> Records:
+        """The rows of one batch, on the CPU."""
+        withstood = outcome.withstood
+        if withstood is None:
+            withstood = torch.empty(len(clean.index), 0, dtype=torch.bool)
+        return cls(
+            **{field.name: getattr(clean, field.name) for field in fields(Clean)},
+            radii=outcome.radii.cpu(),
+            steps=outcome.steps.cpu(),
+            distances=outcome.distances.cpu(),
+            bounded=outcome.bounded.cpu(),
+            vanished=outcome.vanished.cpu(),
+            withstood=withstood.cpu(),
+        )
+
     def breaches(self) -> Tensor:
         """Indices of images that were misclassified within their certified radius, shape (M,)."""
         inside = self.correct & (self.certified > 0) & (self.distances <= self.certified)
@@ -98,8 +98,8 @@ class Curve:
         strengths: ascending where there is a search; as given otherwise.
         accuracy: share of all images that are classified correctly.
         relative: the same among the images that count; nan without any.
-        certified: share of the images that count with a certified radius of at least |strength|, in L∞;
-            None without a certificate, or where the strength is not what bounds the L∞ distance.
+        certified: share of the images that count with a certified radius of at least |strength|; None without
+            a certificate, or where the attack went farther than its strength in the certificate's norm.
     """
 
     strengths: Tensor
@@ -122,17 +122,10 @@ def curve(records: Records, strengths: Sequence[float], confidence: float) -> Cu
         if bool(counts.any()):
             relative = relative_accuracy(records.radii[counts], points)
     certified = None
-    if records.has_certificate and is_linf(records) and bool(counts.any()):
+    if records.has_certificate and bool(records.bounded.all()) and bool(counts.any()):
         held = records.certified[counts] >= points.abs().unsqueeze(1)
         certified = held.sum(dim=1).double() / held.shape[1]
     return Curve(points, accuracy, relative, certified)
-
-
-def is_linf(records: Records) -> bool:
-    """Whether the strength of an attack has been no less than the L∞ distance that it went."""
-    reached = records.radii.isfinite()
-    # float32 images x + δ can lie that much farther away than δ
-    return bool((records.distances[reached] <= records.radii[reached] + 1e-6).all())
 
 
 def fit(

@@ -22,12 +22,15 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Tenso
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
-from lightning_attractors.callbacks.robustness_curve import _line
+from lightning_attractors.callbacks.robustness_files import draw_curve
 from lightning_attractors.callbacks.robustness_measuring import together, undisturbed
+from lightning_attractors.callbacks.robustness_run import _line
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
 from lightning_attractors.robustness import check_masking, fgsm_radii, gaussian_noise, pgd_radii
 from lightning_attractors.robustness.library import LibraryAttack
+from lightning_attractors.robustness.logistic import fit_logistic
+from lightning_attractors.robustness.records import Curve
 
 HERE = Path(__file__).parents[1]
 COUNT = 40
@@ -370,6 +373,19 @@ def test_a_negative_strength_is_as_far_as_its_opposite(tmp_path):
         assert column[:12] == column[12:]
         assert len(set(column)) > 5
     assert found["fitted"]
+
+
+def test_strengths_of_both_signs_are_drawn_in_order_with_R_on_either_side():
+    strengths = torch.tensor([0.1, 0.3, -0.1, -0.3], dtype=torch.float64)
+    accuracy = torch.tensor([0.9, 0.3, 0.8, 0.2], dtype=torch.float64)
+    fitted = fit_logistic(torch.linspace(0.05, 0.3, 40))
+    for keep, marks in (([0, 1, 2, 3], [fitted.R, -fitted.R]), ([0, 1], [fitted.R]), ([2, 3], [-fitted.R])):
+        found = Curve(strengths[keep], accuracy[keep], accuracy[keep], None)
+        lines = draw_curve("brightness", found, fitted, 0.8, 40, "linf").axes[0].lines
+        assert [line.get_xdata()[0] for line in lines if len(set(line.get_xdata())) == 1] == marks
+        assert sorted(strengths[keep].tolist()) == lines[0].get_xdata().tolist()
+        drawn = dict(zip(lines[0].get_xdata().tolist(), lines[0].get_ydata().tolist(), strict=True))
+        assert drawn == dict(zip(strengths[keep].tolist(), accuracy[keep].tolist(), strict=True))
 
 
 @pytest.mark.parametrize("attack", ["pgd_radius", "torchattacks.FGSM"])
