@@ -10,6 +10,13 @@ from lightning_attractors.certificates.equilibria import (
 )
 from lightning_attractors.certificates.gains import finite_time_gain, published_gain
 from lightning_attractors.certificates.intervals import linf_box, margins, propagate
+from lightning_attractors.certificates.lipschitz import (
+    l2_radii,
+    lipschitz_bounds,
+    margin_radii,
+    pair_constants,
+    pair_radii,
+)
 from lightning_attractors.certificates.radii import (
     certified_accuracy,
     interval_radii,
@@ -30,10 +37,15 @@ __all__ = [
     "interval_radii",
     "interval_verified",
     "jacobian",
+    "l2_radii",
     "linf_box",
+    "lipschitz_bounds",
     "lipschitz_radii",
     "margin_constants",
+    "margin_radii",
     "margins",
+    "pair_constants",
+    "pair_radii",
     "propagate",
     "published_gain",
     "spectrum",

@@ -19,14 +19,17 @@ from lightning_attractors.dynamics.integrate import (
     clipped,
     euler,
     euler_maruyama,
+    heun,
     integrate,
     reverse,
     rk4,
     states,
     trajectory,
 )
+from lightning_attractors.dynamics.monotone import MONOTONE, Monotone
 from lightning_attractors.dynamics.nmode import NMODELayer
 from lightning_attractors.dynamics.noise import DampedNoise, damping_scale, keyed_generator
+from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
 from lightning_attractors.dynamics.operator_norms import (
     Padding,
     convolution_norm,
@@ -34,6 +37,7 @@ from lightning_attractors.dynamics.operator_norms import (
     quick_convolution_norm,
     quick_matrix_norm,
 )
+from lightning_attractors.dynamics.operators import ConvolutionOperator, DenseOperator, Operator
 from lightning_attractors.dynamics.patterns import block_patterns, random_patterns
 from lightning_attractors.dynamics.plasticity import (
     KHConv2d,
@@ -45,22 +49,30 @@ from lightning_attractors.dynamics.plasticity import (
 from lightning_attractors.dynamics.schedules import ScheduleName, learning_rate
 
 __all__ = [
+    "MONOTONE",
     "STEPS",
+    "ControlledLinear",
+    "ConvolutionOperator",
     "CoupledField",
     "Coupling",
     "CouplingName",
     "DampedNoise",
+    "DenseOperator",
     "DoubleWellField",
     "FiringRateField",
     "FlowMap",
     "Gain",
+    "GradientFlow",
     "HillGain",
     "IntegratorName",
     "KHConv2d",
+    "Monotone",
     "NMODELayer",
+    "Operator",
     "Padding",
     "ProjectedCoupling",
     "RankingName",
+    "ScaledAvgPool",
     "ScheduleName",
     "SpectralCoupling",
     "Step",
@@ -73,6 +85,7 @@ __all__ = [
     "damping_scale",
     "euler",
     "euler_maruyama",
+    "heun",
     "integrate",
     "integrate_fused",
     "keyed_generator",

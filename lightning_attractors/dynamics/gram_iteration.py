@@ -31,16 +31,17 @@ def product_error(inner: int, dtype: torch.dtype) -> float:
     return 2 * (inner + 4) * torch.finfo(dtype).eps
 
 
-def gram_bounds(matrices: Tensor, products: int) -> Tensor:
+def gram_bounds(matrices: Tensor, looseness: float) -> Tensor:
     """Upper bounds of the spectral norms of a batch of matrices; rounding is covered.
 
-    The largest of them is what the number of products makes it. A matrix whose bound has fallen below the
-    norm of another one is left at that bound, to save its further products.
+    The largest of them is at most 1 + ``looseness`` times the largest norm. A matrix whose bound has fallen
+    below the norm of another one is left at that bound, to save its further products. Matrices near a
+    multiple of an isometry need one product.
 
     Args:
         matrices: shape (F, r, n), with r ≤ n for speed, real or complex, finite, no larger than the square
             root of the largest number.
-        products: how many Gram products, at least 1; see :func:`products_for`.
+        looseness: above 0.
 
     Returns:
         Shape (F,), float64. Where a norm is below 1e-12, up to 1e-12 may be added.
@@ -49,7 +50,7 @@ def gram_bounds(matrices: Tensor, products: int) -> Tensor:
     active = torch.arange(len(matrices), device=matrices.device)
     sizes: list[Tensor] = []
     errors: list[float] = []
-    for _ in range(products):
+    for _ in range(products_for(matrices.shape[1], looseness)):
         size = _frobenius_norms(matrices, matrices.real.dtype).clamp(min=_SMALLEST)
         normal = matrices / size[:, None, None]
         sizes.append(size.double())
@@ -60,6 +61,8 @@ def gram_bounds(matrices: Tensor, products: int) -> Tensor:
         for factor, error in zip(reversed(sizes), reversed(errors), strict=True):
             lower, upper = factor * lower.sqrt(), factor * ((upper + error).sqrt() + unit)
         bounds[active] = upper * (1 + 1e-12)
+        if upper.max() <= (1 + looseness) * lower.max():
+            break
         keep = (upper >= lower.max()).nonzero().squeeze(1)
         if len(keep) < len(active):
             active, matrices = active[keep], matrices[keep]

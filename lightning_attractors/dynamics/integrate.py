@@ -11,12 +11,19 @@ from torch import Tensor
 
 VectorField = Callable[[Tensor], Tensor]
 Step = Callable[[VectorField, Tensor, float], Tensor]
-IntegratorName = Literal["euler", "rk4"]
+IntegratorName = Literal["euler", "heun", "rk4"]
 
 
 def euler(field: VectorField, x: Tensor, dt: float) -> Tensor:
     """One explicit Euler step, x + Δt F(x)."""
     return x + dt * field(x)
+
+
+def heun(field: VectorField, x: Tensor, dt: float) -> Tensor:
+    """One step of Heun's method, the explicit trapezoidal rule, of second order."""
+    k1 = field(x)
+    k2 = field(x + dt * k1)
+    return x + dt / 2 * (k1 + k2)
 
 
 def rk4(field: VectorField, x: Tensor, dt: float) -> Tensor:
@@ -37,7 +44,7 @@ def euler_maruyama(noise: Callable[[Tensor], Tensor]) -> Step:
     return step
 
 
-STEPS: dict[str, Step] = {"euler": euler, "rk4": rk4}
+STEPS: dict[str, Step] = {"euler": euler, "heun": heun, "rk4": rk4}
 
 
 def clipped(step: Step, bound: float) -> Step:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_attractors.dynamics.convolution_symbols import Frequencies, Grid, symbols
-from lightning_attractors.dynamics.gram_iteration import gram_bounds, product_error, products_for
+from lightning_attractors.dynamics.gram_iteration import gram_bounds, product_error
 from lightning_attractors.errors import require
 
 Padding = Literal["zeros", "circular"]
@@ -73,7 +73,7 @@ def quick_matrix_norm(weight: Tensor) -> float:
     wide = scaled if scaled.shape[0] <= scaled.shape[1] else scaled.mT
     with torch.autocast(wide.device.type, enabled=False):
         wide = wide.to(_working_dtype(weight, *wide.shape))
-        bound = gram_bounds(wide[None], products_for(len(wide), _LOOSENESS))
+        bound = gram_bounds(wide[None], _LOOSENESS)
     return _from_above(float(bound), scale)
 
 
@@ -175,7 +175,7 @@ def _quick_bound(
     matrices = symbols(weight, height.half(), width.all())
     if matrices.shape[1] > matrices.shape[2]:
         matrices = matrices.mT
-    bounds = gram_bounds(matrices, products_for(matrices.shape[1], _LOOSENESS))
+    bounds = gram_bounds(matrices, _LOOSENESS)
     return (float(bounds.max()) + error) * between
 
 
@@ -186,7 +186,7 @@ def _grid_norm(weight: Tensor, grid: Grid, enough: float = math.inf) -> float:
     largest = 0.0
     for part in first.split(rows):
         matrices = symbols(weight, part, second)
-        bounds = gram_bounds(matrices.mT, products_for(matrices.shape[2], 0.02))
+        bounds = gram_bounds(matrices.mT, 0.02)
         order = bounds.argsort(descending=True)
         for some in order.split(8):
             if float(bounds[some[0]]) <= largest:

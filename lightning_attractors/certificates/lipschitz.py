@@ -1,0 +1,109 @@
+"""Lipschitz constants of networks from above, in L2, and the radii that follow from them."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attractors.certificates.intervals import require_plain
+from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
+from lightning_attractors.errors import SettingError, require
+
+# Layers that only rearrange their inputs.
+_ISOMETRIES = (nn.Identity, nn.Flatten, nn.PixelUnshuffle, nn.PixelShuffle)
+# Far above the rounding of float64 in what is computed here.
+_SAFETY = 1e-9
+
+
+def lipschitz_bounds(layers: nn.Sequential) -> dict[str, float]:
+    """A bound of ‖f(x) − f(y)‖₂ / ‖x − y‖₂ for every layer that is more than a rearrangement, by name.
+
+    Their product bounds that of the whole. Norms are those of
+    :mod:`~lightning_attractors.dynamics.operator_norms`, from above; a block that is proved non-expansive
+    has 1.
+
+    Raises:
+        SettingError: if a layer is of a type that has no bound here.
+    """
+    bounds = {}
+    for name, layer in layers.named_children():
+        if isinstance(layer, _ISOMETRIES):
+            continue
+        if not isinstance(layer, ControlledLinear | GradientFlow | ScaledAvgPool):
+            known = "GradientFlow, ControlledLinear, ScaledAvgPool or one that rearranges"
+            raise SettingError("layers", type(layer).__name__, f"must be {known}")
+        require_plain(layer, type(layer))
+        bounds[name] = layer.gain_bound() * (1 + _SAFETY)
+    return bounds
+
+
+def pair_constants(head: ControlledLinear, lipschitz: float = 1.0) -> Tensor:
+    """How fast logit_i − logit_j can change per unit of L2 distance, shape (K, K), float64.
+
+    ‖W_i − W_j‖₂ times the constant of what comes before the head, whose matrix is W.
+    """
+    weight = head.operator.weight.detach().double() * head.scale
+    return torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist") * lipschitz
+
+
+def margin_radii(logits: Tensor, labels: Tensor, lipschitz: float) -> Tensor:
+    """M / (√2 Lip), with M the margin by which the label's logit leads and Lip bounding that of the logits.
+
+    Args:
+        logits: shape (B, K).
+        labels: shape (B,).
+        lipschitz: above 0, of the map from images to logits, both in L2.
+
+    Returns:
+        Shape (B,), float64; 0 where the label does not win.
+
+    Example:
+        >>> margin_radii(torch.tensor([[3.0, 1.0]]), torch.tensor([0]), lipschitz=2.0)
+        tensor([0.7071], dtype=torch.float64)
+    """
+    require(lipschitz > 0, "lipschitz", lipschitz, "must be above 0")
+    classes = logits.shape[1]
+    constants = torch.full((classes, classes), math.sqrt(2) * lipschitz, dtype=torch.float64)
+    return pair_radii(logits, labels, constants.to(logits.device))
+
+
+def pair_radii(logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
+    """The smallest over j of (logit_y − logit_j) / L_yj: sharper than :func:`margin_radii`, as L_yj ≤ √2 Lip.
+
+    Args:
+        logits: shape (B, K).
+        labels: shape (B,).
+        constants: L of :func:`pair_constants`, shape (K, K).
+
+    Returns:
+        Shape (B,), float64; 0 where the label does not win, infinite where no logit can catch up.
+    """
+    columns = labels[:, None]
+    margins = (logits.gather(1, columns) - logits).double()
+    radii = (margins / constants[labels]).scatter(1, columns, math.inf).amin(dim=1)
+    return radii.nan_to_num(nan=0.0, posinf=math.inf).clamp(min=0) * (1 - _SAFETY)
+
+
+@torch.no_grad()
+def l2_radii(
+    layers: nn.Sequential, head: ControlledLinear, images: Tensor, labels: Tensor, batch_size: int = 500
+) -> Tensor:
+    """L2 radii within which head(layers(image)) is proved to keep its label.
+
+    Args:
+        layers: what comes before the head, of layers that :func:`lipschitz_bounds` knows.
+        head: the last layer, to K logits.
+        images: shape (B, C, H, W).
+        labels: the classes, shape (B,).
+        batch_size: how many images are looked at together.
+
+    Returns:
+        Shape (B,), float64; 0 where the label does not win.
+    """
+    constants = pair_constants(head, math.prod(lipschitz_bounds(layers).values()))
+    exact = nn.Sequential(copy.deepcopy(layers), copy.deepcopy(head)).double()
+    parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    return torch.cat([pair_radii(exact(part.double()), classes, constants) for part, classes in parts])

@@ -1,0 +1,174 @@
+"""Layers that do not take two inputs apart: gradient flows by explicit steps, and linear layers of norm 1."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lightning_attractors.dynamics.integrate import STEPS, IntegratorName, integrate
+from lightning_attractors.dynamics.monotone import Monotone
+from lightning_attractors.dynamics.operators import Operator
+from lightning_attractors.errors import SettingError, require
+
+_MOST_STEPS = 1000
+# Where so much less norm would save a sub-step, the tight norm decides: the quick one may exceed it by more
+# in another precision or on another machine, and n must not depend on that.
+_LOOSE = 1.2
+
+
+class GradientFlow(nn.Module):
+    """x(t) of ẋ = −Aᵀσ(Ax + b), x(0) = x, by explicit steps of length h = t/n.
+
+    An Euler step x − h Aᵀσ(Ax + b) is non-expansive in L2 when h ‖A‖² L ≤ 2, and so are those of Heun and the
+    classical Runge-Kutta method, whose circle-contractivity radius is 1 too (Sherry et al., 2023,
+    arXiv 2306.17332). n = ⌈t ‖A‖² L / 2⌉ sub-steps, with a norm from above, see to that at every call.
+
+    Args:
+        operator: A.
+        span: t, above 0. With t = 2/L, ‖A‖ ≤ 1 takes one sub-step.
+        activation: σ.
+        method: ``euler``, ``heun`` or ``rk4``.
+        substeps: n, if it is not to follow from the norm: then nothing is promised; at least 1.
+
+    Attributes:
+        bias: b, one number per feature or channel of A x.
+
+    Raises:
+        SettingError: if a setting lies outside its range; in use, if n would be above 1000.
+        NonFiniteError: in use, if the weight of A is not finite.
+
+    Example:
+        >>> flow = GradientFlow(DenseOperator(8, 16), activation=Monotone("Tanh"))
+        >>> x, y = torch.randn(2, 8)
+        >>> bool((flow(x) - flow(y)).norm() <= (x - y).norm())
+        True
+    """
+
+    def __init__(
+        self,
+        operator: Operator,
+        span: float = 2.0,
+        activation: Monotone | None = None,
+        method: IntegratorName = "euler",
+        substeps: int | None = None,
+    ) -> None:
+        super().__init__()
+        require(0 < span < math.inf, "span", span, "must be finite and above 0")
+        require(method in STEPS, "method", method, f"must be one of {', '.join(STEPS)}")
+        require(substeps is None or substeps >= 1, "substeps", substeps, "must be null or at least 1")
+        self.operator = operator
+        self.activation = Monotone() if activation is None else activation
+        self.bias = nn.Parameter(torch.zeros(len(operator.weight)))
+        self.span, self.method, self.substeps = span, method, substeps
+
+    def radius(self, substeps: int) -> float:
+        """The largest ‖A‖ for which so many sub-steps are enough."""
+        return math.sqrt(2 * substeps / (self.span * self.activation.lipschitz))
+
+    def count(self) -> int:
+        """n, the number of sub-steps, with the present weight."""
+        if self.substeps is not None:
+            return self.substeps
+        norm = self.operator.checked_norm()
+        share = self.span * self.activation.lipschitz / 2
+        if math.ceil(share * norm**2) > max(1, math.ceil(share * (norm / _LOOSE) ** 2)):
+            norm = self.operator.norm_bound()
+        needed = share * norm**2
+        valid = f"needs {needed:.3g} sub-steps where ‖A‖ = {norm:.3g}, and at most {_MOST_STEPS} are taken"
+        require(needed <= _MOST_STEPS, "span", self.span, valid)
+        return max(1, math.ceil(needed))
+
+    def field(self, x: Tensor) -> Tensor:
+        """−Aᵀσ(Ax + b), of the shape of x."""
+        current = self.operator(x)
+        current = current + self.bias.view(-1, *(1,) * (x.dim() - 2)) if x.dim() > 1 else current + self.bias
+        return -self.operator.adjoint(self.activation(current))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x(t), for x of shape (B, features), or (B, channels, H, W) where A is a convolution."""
+        count = self.count()
+        return integrate(self.field, x, self.span / count, count, STEPS[self.method])
+
+    def gain_bound(self) -> float:
+        """Bound of ‖f(x) − f(y)‖ / ‖x − y‖: 1 where every step is proved non-expansive."""
+        count = self.count()
+        stiffness = self.span / count * self.operator.norm_bound() ** 2 * self.activation.lipschitz
+        if stiffness <= 2:
+            return 1.0
+        # 1 − hμ for slopes μ in [0, ‖A‖²L] bounds Euler's step; Taylor's polynomial at −h‖A‖²L the others
+        order = {"euler": 1, "heun": 2, "rk4": 4}[self.method]
+        taylor = sum(stiffness**power / math.factorial(power) for power in range(order + 1))
+        try:
+            return float((stiffness - 1 if order == 1 else taylor) ** count)
+        except OverflowError:
+            return math.inf
+
+    def extra_repr(self) -> str:
+        return f"span={self.span:g}, method={self.method!r}, substeps={self.substeps}"
+
+
+class ControlledLinear(nn.Module):
+    """x ↦ A x / max(1, ‖A‖) + b: of norm at most 1, whatever the weight.
+
+    Serves as a lift (more outputs than inputs), a projection (fewer) and a head, dense or, with a
+    :class:`~lightning_attractors.dynamics.ConvolutionOperator`, on images.
+
+    Args:
+        operator: A.
+        controlled: whether to divide; if not, it is an ordinary linear layer.
+
+    Attributes:
+        bias: b, one number per output feature or channel.
+    """
+
+    def __init__(self, operator: Operator, controlled: bool = True) -> None:
+        super().__init__()
+        self.operator, self.controlled = operator, controlled
+        self.bias = nn.Parameter(torch.zeros(len(operator.weight)))
+
+    @property
+    def scale(self) -> float:
+        """What A is multiplied by."""
+        return 1 / max(1.0, self.operator.checked_norm()) if self.controlled else 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, outputs) of x (B, inputs), or (B, outputs, H, W) of images."""
+        y = self.operator(x)
+        if self.scale < 1:
+            y = y * self.scale
+        return y + self.bias.view(-1, *(1,) * (x.dim() - 2))
+
+    def gain_bound(self) -> float:
+        """Bound of ‖f(x) − f(y)‖ / ‖x − y‖."""
+        return self.scale * self.operator.norm_bound()
+
+
+class ScaledAvgPool(nn.Module):
+    """Averages over windows of k × k pixels that do not overlap, times k: of norm 1 (1/k without the factor).
+
+    Args:
+        size: k, at least 1.
+
+    Raises:
+        SettingError: if ``size`` is below 1, or does not divide the images' sides.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        require(size >= 1, "pool", size, "must be at least 1")
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, channels, H/k, W/k) of images (B, channels, H, W)."""
+        if any(side % self.size for side in x.shape[2:]):
+            raise SettingError(
+                "pool", self.size, f"must divide the sides of the images, {tuple(x.shape[2:])}"
+            )
+        return functional.avg_pool2d(x, self.size) * self.size
+
+    def gain_bound(self) -> float:
+        """1: every output is a unit vector's product with a window of its own."""
+        return 1.0

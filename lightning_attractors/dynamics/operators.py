@@ -1,0 +1,262 @@
+"""Linear maps that know how large they are, their adjoints, and how to be brought near an isometry."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lightning_attractors.dynamics.operator_norms import (
+    Padding,
+    convolution_norm,
+    matrix_norm,
+    quick_convolution_norm,
+    quick_matrix_norm,
+)
+from lightning_attractors.errors import NonFiniteError, require
+
+# One Newton-Schulz step maps singular values in [0, 1.94] to at most 1.1; above, they grow.
+_RUNAWAY = 1.1
+# What a retracted norm stays below its radius, so that rounding does not lift it above.
+_ROOM = 1e-6
+# The quick norm is that close to the true one, and may take another of its ways on another machine.
+_SAME_NORM = 1.3
+
+
+class Operator(nn.Module, ABC):
+    """A linear map A with trained entries, without a bias.
+
+    The norm that steps and scales depend on is recomputed whenever the weight has changed, whoever changed
+    it and how. It is saved with the weight; when a checkpoint has another one than its weight, a warning says
+    so, and what was recomputed counts.
+
+    Attributes:
+        weight: the entries; the first dimension is that of the outputs.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._quick: tuple[Tensor, float] | None = None
+        self._tight: tuple[Tensor, float] | None = None
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """A x."""
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Aᵀ y."""
+
+    @abstractmethod
+    def _quick_norm(self, weight: Tensor) -> float: ...
+
+    @abstractmethod
+    def _tight_norm(self, weight: Tensor) -> float: ...
+
+    @abstractmethod
+    def _newton_schulz(self, weight: Tensor) -> Tensor:
+        """(3 W − W Wᵀ W) / 2."""
+
+    @abstractmethod
+    def sums(self) -> tuple[int, int]:
+        """How many products an output of A and one of Aᵀ are the sum of."""
+
+    @abstractmethod
+    def absolute(self) -> Operator:
+        """The operator of the absolute values of the entries."""
+
+    @property
+    def norm(self) -> float:
+        """‖A‖₂ from above, cheaply; infinite where an entry is not finite."""
+        weight = self.weight.detach()
+        if self._quick is None or not _same(self._quick[0], weight):
+            self._quick = weight.clone(), self._quick_norm(weight)
+        return self._quick[1]
+
+    def norm_bound(self) -> float:
+        """‖A‖₂ from above, in float64 and close to it: for certificates."""
+        weight = self.weight.detach()
+        if self._tight is None or not _same(self._tight[0], weight):
+            self._tight = weight.clone(), self._tight_norm(weight)
+        return min(self._tight[1], self.norm)
+
+    @torch.no_grad()
+    def retract_(self, radius: float) -> None:
+        """Bring A nearer to an isometry times ``radius``, and ‖A‖₂ to at most ``radius``, in place.
+
+        One Newton-Schulz step of the polar decomposition, s ↦ (3s − s³)/2 on singular values relative to the
+        radius. An optimiser's step is small enough for one to keep them near 1, where a gradient passes a
+        layer at its full size; scaling down to the largest one alone would let the others fade.
+
+        Raises:
+            NonFiniteError: if an entry is not finite.
+        """
+        weight = radius * self._newton_schulz(self.weight / radius)
+        norm = self._quick_norm(weight)
+        if norm > _RUNAWAY * radius:
+            weight, norm = self.weight, self.checked_norm()
+        target = radius * (1 - _ROOM)
+        if norm > target:
+            weight, norm = weight * (target / norm), target * (1 + 0.5 * _ROOM)
+        self.weight.copy_(weight)
+        self._quick = self.weight.detach().clone(), norm
+
+    def checked_norm(self) -> float:
+        """The quick norm.
+
+        Raises:
+            NonFiniteError: if an entry is not finite.
+        """
+        norm = self.norm
+        if not math.isfinite(norm):
+            shape = tuple(self.weight.shape)
+            raise NonFiniteError(f"the weight of shape {shape} is not finite: lower the learning rate")
+        return norm
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.norm, dtype=torch.float64)
+
+    def set_extra_state(self, state: Any) -> None:
+        said, norm = float(state), self.norm
+        if not norm / _SAME_NORM <= said <= norm * _SAME_NORM and said != norm:
+            shape = tuple(self.weight.shape)
+            warnings.warn(
+                f"the checkpoint gives ‖A‖ = {said:.4g} for the weight of shape {shape}, which has "
+                f"{norm:.4g}: recomputed",
+                stacklevel=2,
+            )
+
+
+class DenseOperator(Operator):
+    """A of shape (outputs, inputs), on vectors of shape (..., inputs).
+
+    Args:
+        inputs: at least 1.
+        outputs: at least 1.
+
+    Raises:
+        SettingError: if a size is below 1.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        require(inputs >= 1, "inputs", inputs, "must be at least 1")
+        require(outputs >= 1, "outputs", outputs, "must be at least 1")
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return functional.linear(y, self.weight.T)
+
+    def _quick_norm(self, weight: Tensor) -> float:
+        return quick_matrix_norm(weight)
+
+    def _tight_norm(self, weight: Tensor) -> float:
+        return matrix_norm(weight)
+
+    def _newton_schulz(self, weight: Tensor) -> Tensor:
+        outputs, inputs = weight.shape
+        cubed = (weight @ weight.T) @ weight if outputs <= inputs else weight @ (weight.T @ weight)
+        return 1.5 * weight - 0.5 * cubed
+
+    def sums(self) -> tuple[int, int]:
+        return self.weight.shape[1], self.weight.shape[0]
+
+    @torch.no_grad()
+    def absolute(self) -> DenseOperator:
+        twin = DenseOperator(self.weight.shape[1], self.weight.shape[0]).to(self.weight)
+        twin.weight.copy_(self.weight.abs())
+        return twin
+
+
+class ConvolutionOperator(Operator):
+    """A convolution of stride 1 that keeps the size of images, shape (B, channels, H, W).
+
+    It starts as an orthogonal matrix at the centre of the kernel, with a tenth of noise around it.
+
+    Args:
+        inputs: channels of x, at least 1.
+        outputs: channels of A x, at least 1.
+        kernel_size: k, odd, no larger than the images.
+        image_size: height and width of the images, on which the norm depends.
+        padding: ``zeros`` or ``circular``.
+
+    Raises:
+        SettingError: if a setting lies outside its range.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int,
+        image_size: tuple[int, int],
+        padding: Padding = "zeros",
+    ) -> None:
+        super().__init__()
+        require(inputs >= 1, "inputs", inputs, "must be at least 1")
+        require(outputs >= 1, "outputs", outputs, "must be at least 1")
+        require(padding in ("zeros", "circular"), "padding", padding, "must be zeros or circular")
+        odd = kernel_size >= 1 and kernel_size % 2 == 1
+        require(odd, "kernel_size", kernel_size, "must be odd")
+        fits = kernel_size <= min(image_size)
+        require(fits, "kernel_size", kernel_size, f"must not be larger than the images, {image_size}")
+        self.image_size, self.padding = image_size, padding
+        self.reach = kernel_size // 2
+        centre = nn.init.orthogonal_(torch.empty(outputs, inputs))
+        weight = 0.1 * torch.randn(outputs, inputs, kernel_size, kernel_size)
+        weight *= (self.reach > 0) / (inputs**0.5 * kernel_size)
+        weight[:, :, self.reach, self.reach] += centre
+        self.weight = nn.Parameter(weight)
+        self.retract_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._convolve(x, self.weight)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._convolve(y, self.weight.flip(2, 3).transpose(0, 1))
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.padding == "zeros" or self.reach == 0:
+            return functional.conv2d(x, weight, padding=self.reach)
+        return functional.conv2d(functional.pad(x, (self.reach,) * 4, mode="circular"), weight)
+
+    def _quick_norm(self, weight: Tensor) -> float:
+        return quick_convolution_norm(weight, self.image_size, self.padding)
+
+    def _tight_norm(self, weight: Tensor) -> float:
+        return convolution_norm(weight, self.image_size, self.padding)
+
+    def _newton_schulz(self, weight: Tensor) -> Tensor:
+        # W Wᵀ W has 3k − 2 taps per axis; those beyond the kernel, which are small, are cut off
+        margin = weight.shape[-1] - 1
+        squared = functional.conv2d(weight, weight, padding=margin)
+        return 1.5 * weight - 0.5 * functional.conv_transpose2d(squared, weight, padding=margin)
+
+    def sums(self) -> tuple[int, int]:
+        outputs, inputs, *kernel = self.weight.shape
+        return inputs * math.prod(kernel), outputs * math.prod(kernel)
+
+    @torch.no_grad()
+    def absolute(self) -> ConvolutionOperator:
+        outputs, inputs, size, _ = self.weight.shape
+        twin = ConvolutionOperator(inputs, outputs, size, self.image_size, self.padding).to(self.weight)
+        twin.weight.copy_(self.weight.abs())
+        return twin
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.weight.shape)}, images {self.image_size}, padding={self.padding!r}"
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)

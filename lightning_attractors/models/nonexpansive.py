@@ -1,0 +1,279 @@
+"""NonexpansiveNet: residual layers that are steps of a gradient flow, and a Lipschitz constant as a bound."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from lightning_attractors.certificates import NormName, l2_radii, lipschitz_bounds, pair_constants, pair_radii
+from lightning_attractors.dynamics import (
+    ControlledLinear,
+    ConvolutionOperator,
+    DenseOperator,
+    GradientFlow,
+    IntegratorName,
+    Monotone,
+    Operator,
+    Padding,
+    ScaledAvgPool,
+)
+from lightning_attractors.errors import require
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
+
+LossName = Literal["cross_entropy", "hinge"]
+
+
+class NonexpansiveNet(CrossEntropyClassifier):
+    """Stages of gradient-flow blocks between layers of norm 1 (Ehrhardt, Murari and Sherry, 2025).
+
+    Each stage folds windows of ``stride`` × ``stride`` pixels into channels, lifts or projects these by a
+    1 × 1 convolution of norm at most 1, and lets convolutional blocks x ↦ x − h Aᵀσ(Ax + b) follow. Behind
+    the last one come pooling, dense blocks and a linear head, all of norm at most 1. So the un-tempered
+    logits move by at most as much as the image does, in L2, and an image whose largest logit leads by M
+    keeps its class within M/√2 of it, or more: see :meth:`certified_radii`.
+
+    After every optimiser step each operator is retracted: one Newton-Schulz step towards an isometry, and
+    its norm brought to where ``max_substeps`` sub-steps are enough.
+
+    Args:
+        num_classes: number of classes K.
+        image_shape: shape (C, H, W) of the images.
+        widths: channels of every stage, each at least 1.
+        depths: blocks of every stage, as many, each at least 0.
+        strides: by what every stage divides the sides of its images, as many, each at least 1.
+        kernel_size: side of the blocks' filters, odd and no larger than the images of any stage.
+        padding: of the blocks' convolutions, ``zeros`` or ``circular``.
+        pool: side of the windows of the pooling behind the last stage; 1 for none.
+        dense_depth: number of dense blocks behind the pooling, at least 0.
+        dense_width: rows of their A, at least 1.
+        span: t, the time that the flow of a block takes, above 0.
+        activation: σ: a name in :data:`~lightning_attractors.dynamics.MONOTONE` or a module.
+        lipschitz: the largest slope of σ; needed for a module.
+        method: ``euler``, ``heun`` or ``rk4``.
+        max_substeps: how many sub-steps a block may take: its norm is kept where they are enough; at least
+            1. With None the norm is free, and so is their number.
+        loss: ``cross_entropy`` of the logits, or ``hinge``: max(0, margin − lead of the label).
+        temperature: what logits are divided by, above 0; small ones train for accuracy.
+        margin: what is asked of the label's lead, before the temperature: a lead of √2 ε certifies the
+            radius ε. Cross-entropy sees the label's logit lowered by it. At least 0, above 0 for ``hinge``.
+        radius: the L2 radius of ``val/certified_accuracy`` and ``test/certified_accuracy``, above 0.
+        constrained: if not, this is a network of the same shape whose weights are free, with one step of
+            length t in every block.
+        optimizer: makes the optimiser of the parameters.
+        optimizers: optimisers of parameters whose name starts with the key, such as ``head``.
+        lr_scheduler: makes the learning-rate scheduler from the optimiser.
+        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+
+    Attributes:
+        layers: everything before the head.
+        head: the head.
+
+    Raises:
+        SettingError: if a setting lies outside its range.
+
+    Example:
+        >>> model = NonexpansiveNet(3, (1, 8, 8), widths=[8], depths=[1], strides=[2], dense_depth=1)
+        >>> model(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 3])
+        >>> round(model.gain_bounds()["lipschitz"], 3)  # of the logits
+        10.0
+    """
+
+    certified_norm: NormName = "l2"
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        widths: list[int] | tuple[int, ...] = (4, 16),
+        depths: list[int] | tuple[int, ...] = (1, 1),
+        strides: list[int] | tuple[int, ...] = (2, 2),
+        kernel_size: int = 3,
+        padding: Padding = "zeros",
+        pool: int = 1,
+        dense_depth: int = 0,
+        dense_width: int = 256,
+        span: float = 2.0,
+        activation: str | nn.Module = "ReLU",
+        lipschitz: float | None = None,
+        method: IntegratorName = "euler",
+        max_substeps: int | None = 1,
+        loss: LossName = "cross_entropy",
+        temperature: float = 0.1,
+        margin: float = 0.0,
+        radius: float = 36 / 255,
+        constrained: bool = True,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        optimizers: dict[str, OptimizerCallable] | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["step", "epoch"] = "epoch",
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            optimizer=optimizer,
+            optimizers=optimizers,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+        )
+        _check_shape(widths, depths, strides, dense_depth)
+        _check_training(max_substeps, loss, temperature, margin, radius)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`")
+            self.save_hyperparameters(ignore=[*OPTIMIZATION_SETTINGS, "activation"])
+        self.span, self.method, self.max_substeps = span, method, max_substeps
+        self.activation, self.constrained = Monotone(activation, lipschitz), constrained
+        self.loss_name, self.temperature, self.margin, self.radius = loss, temperature, margin, radius
+        channels, *sides = image_shape
+        layers: dict[str, nn.Module] = {}
+        for number, (width, depth, stride) in enumerate(zip(widths, depths, strides, strict=True)):
+            require(not any(side % stride for side in sides), "strides", list(strides), _divides(sides))
+            sides = [side // stride for side in sides]
+            size = (sides[0], sides[1])
+            layers[f"fold{number}"] = nn.PixelUnshuffle(stride)
+            layers[f"lift{number}"] = self._linear(
+                ConvolutionOperator(channels * stride**2, width, 1, size, padding)
+            )
+            for block in range(depth):
+                layers[f"stage{number}_block{block}"] = self._block(
+                    ConvolutionOperator(width, width, kernel_size, size, padding)
+                )
+            channels = width
+        require(pool >= 1 and not any(side % pool for side in sides), "pool", pool, _divides(sides))
+        layers["pool"], layers["flatten"] = ScaledAvgPool(pool), nn.Flatten()
+        features = channels * math.prod(side // pool for side in sides)
+        for block in range(dense_depth):
+            layers[f"dense_block{block}"] = self._block(DenseOperator(features, dense_width))
+        self.layers = nn.Sequential()
+        for name, layer in layers.items():
+            self.layers.add_module(name, layer)
+        self.head = self._linear(DenseOperator(features, num_classes))
+        self.val_certified_accuracy, self.test_certified_accuracy = MeanMetric(), MeanMetric()
+        if constrained:
+            self.monitor = "val/certified_accuracy"
+
+    def _linear(self, operator: Operator) -> ControlledLinear:
+        return ControlledLinear(operator, controlled=self.constrained)
+
+    def _block(self, operator: Operator) -> GradientFlow:
+        substeps = None if self.constrained else 1
+        return GradientFlow(operator, self.span, self.activation, self.method, substeps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W) in [0, 1], differentiable in the images."""
+        logits: Tensor = self.head(self.layers(images)) / self.temperature
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        loss = self.margin_loss(self(images), labels)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def margin_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss that is trained, of logits (B, K) and labels (B,)."""
+        columns = labels[:, None]
+        if self.loss_name == "hinge":
+            label = logits.gather(1, columns)[:, 0]
+            others = logits.scatter(1, columns, -math.inf).amax(dim=1)
+            return functional.relu(self.margin - self.temperature * (label - others)).mean()
+        lowered = torch.full_like(columns, -self.margin / self.temperature, dtype=logits.dtype)
+        return functional.cross_entropy(logits.scatter_add(1, columns, lowered), labels)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        images, labels = batch
+        with torch.no_grad():
+            untempered = self(images).double() * self.temperature
+        constants = pair_constants(self.head, math.prod(lipschitz_bounds(self.layers).values()))
+        radii = pair_radii(untempered, labels, constants)
+        self.val_certified_accuracy.update((radii >= self.radius).float())
+        self.log("val/certified_accuracy", self.val_certified_accuracy, on_epoch=True, prog_bar=True)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        super().test_step(batch, batch_idx)
+        images, labels = batch
+        certified = self.certified_radii(images, labels) >= self.radius
+        self.test_certified_accuracy.update(certified.float())
+        self.log("test/certified_accuracy", self.test_certified_accuracy, on_epoch=True)
+
+    def certified_radii(self, images: Tensor, labels: Tensor) -> Tensor:
+        """L2 radii within which images (B, C, H, W) are proved to keep their labels (B,).
+
+        Of every other class's logit, divided by how fast it can catch up: see
+        :func:`~lightning_attractors.certificates.l2_radii`.
+
+        Returns:
+            Shape (B,), float64; 0 where the label does not win.
+        """
+        return l2_radii(self.layers, self.head, images, labels)
+
+    def gain_bounds(self) -> dict[str, float]:
+        """L2 Lipschitz constants from above: of every layer with a weight, and ``lipschitz``, of the logits."""
+        layers = {**lipschitz_bounds(self.layers), "head": self.head.gain_bound()}
+        return {"lipschitz": math.prod(layers.values()) / self.temperature, **layers}
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.constrained:
+            self.retract_()
+
+    @torch.no_grad()
+    def retract_(self) -> None:
+        """Bring every operator nearer to an isometry, and its norm to the largest that it may have."""
+        for layer in [*self.layers, self.head]:
+            if isinstance(layer, ControlledLinear):
+                layer.operator.retract_(1.0)
+            elif isinstance(layer, GradientFlow) and self.max_substeps is not None:
+                layer.operator.retract_(layer.radius(self.max_substeps))
+
+
+def _divides(sides: list[int]) -> str:
+    return f"must divide the sides of the images, which come to {sides[0]} × {sides[1]}"
+
+
+def _check_shape(
+    widths: Sequence[int], depths: Sequence[int], strides: Sequence[int], dense_depth: int
+) -> None:
+    """Check the numbers of stages and layers.
+
+    Raises:
+        SettingError: if a setting lies outside its range.
+    """
+    require(len(widths) >= 1 and min(widths) >= 1, "widths", widths, "must be numbers of at least 1, and one")
+    for name, values, least in (("depths", depths, 0), ("strides", strides, 1)):
+        fits = len(values) == len(widths) and min(values) >= least
+        require(fits, name, values, f"must be {len(widths)} numbers, as widths, each at least {least}")
+    require(dense_depth >= 0, "dense_depth", dense_depth, "must be at least 0")
+
+
+def _check_training(
+    max_substeps: int | None, loss: str, temperature: float, margin: float, radius: float
+) -> None:
+    """Check what concerns training.
+
+    Raises:
+        SettingError: if a setting lies outside its range.
+    """
+    valid = "must be null or at least 1"
+    require(max_substeps is None or max_substeps >= 1, "max_substeps", max_substeps, valid)
+    require(loss in ("cross_entropy", "hinge"), "loss", loss, "must be cross_entropy or hinge")
+    require(0 < temperature < math.inf, "temperature", temperature, "must be finite and above 0")
+    enough = 0 <= margin < math.inf and (margin > 0 or loss != "hinge")
+    require(enough, "margin", margin, "must be finite and at least 0, above 0 for hinge")
+    require(0 < radius < math.inf, "radius", radius, "must be finite and above 0")
