@@ -218,7 +218,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
         return l2_radii(self.layers, self.head, images, labels)
 
     def gain_bounds(self) -> dict[str, float]:
-        """L2 Lipschitz constants from above: of every layer with a weight, and ``lipschitz``, of the logits."""
+        """L2 Lipschitz constants from above: of the layers, and ``lipschitz``, of the logits."""
         layers = {**lipschitz_bounds(self.layers), "head": self.head.gain_bound()}
         return {"lipschitz": math.prod(layers.values()) / self.temperature, **layers}
 
