@@ -292,6 +292,17 @@ def test_no_images_give_no_radii(attack, network, data):
     assert found.adversarial.shape == (0, 1, 6, 6)
 
 
+@pytest.mark.parametrize("attack", [fgsm_radii, pgd_radii])
+def test_networks_are_never_given_no_images(attack, network, data):
+    def logits(images):
+        # reshaping nothing is an error
+        return network[4](network[:3](images).view(len(images), -1))
+
+    torch.testing.assert_close(attack(logits, *data).radii, attack(network, *data).radii)
+    broken = attack(network, *data).radii.isfinite()
+    assert attack(logits, data[0][broken], data[1][broken]).radii.isfinite().all()
+
+
 def nan_logits(images):
     return torch.stack([images.sum(dim=(1, 2, 3)), torch.full((len(images),), math.nan)], dim=1)
 
