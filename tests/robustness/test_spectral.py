@@ -1,9 +1,15 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import lightning as L
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_attractors.errors import SettingError
+from lightning_attractors.models import SANODE
 from lightning_attractors.robustness import SpectralProbe, robust_fraction
 
 NODES, COUNT = 6, 4000
@@ -96,3 +102,23 @@ def test_bad_input_is_refused_in_one_line():
     ):
         with pytest.raises(SettingError, match=message):
             robust_fraction(fractions, errors, scale)
+
+
+def test_the_example_leaves_curves_of_a_run(tmp_path, monkeypatch):
+    path = Path(__file__).parents[2] / "examples" / "sa_node_spectrum.py"
+    spec = importlib.util.spec_from_file_location("sa_node_spectrum", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    trainer = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+    trainer.strategy.connect(SANODE(num_classes=2, image_shape=(1, 7, 7), steps=3))
+    trainer.save_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+    letters = {"class_path": "lightning_attractors.data.LettersDataModule", "init_args": {"letters": "AB"}}
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": letters}))
+    monkeypatch.setattr("sys.argv", ["", str(tmp_path), "--sigmas", "0", "5", "--images", "20"])
+    example.main()
+    summary = json.loads((tmp_path / "spectrum.json").read_text())
+    assert summary["robust_fraction"]["0"] == 1.0
+    assert summary["robust_fraction"]["5"] < 1.0
+    assert len((tmp_path / "spectrum_fractions.csv").read_text().splitlines()) == 1 + 2 * 51
+    assert len((tmp_path / "spectrum_modes.csv").read_text().splitlines()) == 1 + 2 * 49
+    assert (tmp_path / "spectrum.png").stat().st_size > 0
