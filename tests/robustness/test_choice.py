@@ -6,7 +6,7 @@ from lightning_attractors.robustness.choice import make_attacks
 
 @pytest.mark.parametrize("strengths", [["a"], 0.1, [[0.1]], [None]])
 def test_strengths_of_an_entry_must_be_numbers(strengths):
-    with pytest.raises(SettingError, match="strengths=.*list of numbers, for FGSM") as caught:
+    with pytest.raises(SettingError, match=r"strengths=.*list of numbers, for FGSM") as caught:
         make_attacks([{"class_path": "torchattacks.FGSM", "strengths": strengths}], None)
     assert "\n" not in str(caught.value)
 
