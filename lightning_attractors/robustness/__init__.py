@@ -8,6 +8,7 @@ from lightning_attractors.robustness.masking import MaskingCheck, check_masking
 from lightning_attractors.robustness.natural import brightness, gaussian_blur, gaussian_noise, resize
 from lightning_attractors.robustness.pgd import pgd_radii
 from lightning_attractors.robustness.radii import AdversarialRadii
+from lightning_attractors.robustness.spectral import SpectralProbe, robust_fraction
 
 __all__ = [
     "CORRUPTIONS",
@@ -16,6 +17,7 @@ __all__ = [
     "CorruptionCurve",
     "LogisticFit",
     "MaskingCheck",
+    "SpectralProbe",
     "add_uniform",
     "brightness",
     "check_masking",
@@ -28,4 +30,5 @@ __all__ = [
     "relative_accuracy",
     "replace_pixels",
     "resize",
+    "robust_fraction",
 ]

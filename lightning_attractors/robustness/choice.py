@@ -61,7 +61,10 @@ def _make(entry: str | dict[str, Any], strengths: Sequence[float] | None) -> Att
     require(re.fullmatch(r"[\w.-]+", name) is not None, "attacks", name, "must be a name fit for a file")
     arguments = dict(settings.get("init_args") or {})
     given = settings.get("strengths") or (None if path in SEARCHES else strengths)
-    chosen = tuple(float(strength) for strength in given or ())
+    try:
+        chosen = tuple(float(strength) for strength in given or ())
+    except (TypeError, ValueError) as error:
+        raise SettingError("strengths", given, f"must be a list of numbers, for {name}") from error
     require(all(map(math.isfinite, chosen)), "strengths", list(chosen), f"must be finite, for {name}")
     if path in SEARCHES:
         return RadiusAttack(name, SEARCHES[path], _search_arguments(path, arguments), chosen)

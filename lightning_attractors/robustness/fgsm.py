@@ -25,9 +25,9 @@ def fgsm_radii(
 
     The direction is that of the gradient at the image itself and stays. Along it the multiples of
     ``resolution`` are tried in ascending order, and ``largest`` at last; the interval before the first that
-    is misclassified is halved until it is no longer than ``tolerance``. So the image is misclassified at ρ
-    and not at ρ − tolerance, and all that may be missed is a stretch of misclassified ε that fits between
-    two multiples.
+    is misclassified is narrowed until it is no longer than ``tolerance``. So the image is misclassified at ρ
+    and not at the interval's lower end, and all that may be missed is a stretch of misclassified ε that fits
+    between two multiples.
 
     All images are tried together in full batches; an image leaves when its interval is found, and the fewer
     are left, the more multiples are tried of each at a time.
@@ -39,7 +39,7 @@ def fgsm_radii(
         labels: (N,), int64.
         largest: largest ε that is tried, above 0. At 1 every pixel that moves has arrived at 0 or 1.
         resolution: distance of the ε that are tried first, above 0.
-        tolerance: length of the last interval, above 0; floating point ends the halving in any case.
+        tolerance: length of the last interval, above 0; floating point ends the narrowing in any case.
         batch_size: how many images are given to ``logits_fn`` at a time at most, at least 1.
 
     Returns:
@@ -63,12 +63,12 @@ def fgsm_radii(
     ray = _Ray(Target(logits_fn, images, labels, batch_size))
     grid = torch.arange(math.ceil(largest / resolution - 1e-9) + 1, dtype=torch.float64) * resolution
     grid[-1] = largest
-    first = ray.scan(grid)
+    first, margins = ray.scan(grid)
     found = (first > 0).nonzero().squeeze(1)
-    ends = grid.to(first.device)
+    ends = grid.to(first.device)[torch.stack([first[found] - 1, first[found]], dim=1)]
     radii = torch.full(first.shape, math.inf, dtype=torch.float64, device=first.device)
     radii[ray.wrong] = 0
-    radii[found] = ray.bisect(found, ends[first[found] - 1], ends[first[found]], tolerance)
+    radii[found] = ray.narrow(found, ends, margins[found], tolerance)
     steps = torch.where(radii.isinf(), -1, (radii > 0).long())
     adversarial = ray.at(torch.arange(len(radii), device=radii.device), radii.clamp(max=largest))
     return AdversarialRadii(radii, adversarial, steps, ray.flat)
@@ -98,47 +98,77 @@ class _Ray:
         step = self.directions[rows] * strengths.to(images.dtype).view(-1, 1, 1, 1)
         return step.add_(images).clamp_(0, 1)
 
-    def is_wrong(self, rows: Tensor, strengths: Tensor) -> Tensor:
-        """Whether the images of the given rows (M,) are misclassified at the given ε (M,)."""
-        answers = torch.empty(len(rows), dtype=torch.bool, device=rows.device)
+    def margins(self, rows: Tensor, strengths: Tensor) -> Tensor:
+        """Margins of the images of the given rows (M,) at the given ε (M,): above 0 where misclassified."""
+        margins = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
         for part in self._batches(len(rows)):
             chosen = rows[part]
             moved = self.at(chosen, strengths[part])
-            answers[part] = self.target.is_wrong(moved, self.target.labels[chosen])
-        return answers
+            margins[part] = self.target.margins(moved, self.target.labels[chosen])
+        return margins
 
-    def scan(self, grid: Tensor) -> Tensor:
+    def scan(self, grid: Tensor) -> tuple[Tensor, Tensor]:
         """Index of the first ε of an ascending grid that is misclassified, shape (N,), int64.
 
         The grid starts at 0, which is not tried. 0 is also the answer where none is, and for images that are
         wrong to begin with or have no direction.
+
+        Returns:
+            The indices, and the margins at the ε before and at the first, shape (N, 2), nan where not known.
         """
         grid = grid.to(self.wrong.device)
         first = torch.zeros(self.wrong.shape, dtype=torch.int64, device=grid.device)
+        ends = torch.full((len(first), 2), torch.nan, dtype=torch.float64, device=grid.device)
         active = (~(self.wrong | self.flat)).nonzero().squeeze(1)
         tried = 1
         while len(active) and tried < len(grid):
             ahead = grid[tried : tried + max(1, self.target.batch_size // len(active))]
-            fails = self.is_wrong(active.repeat_interleave(len(ahead)), ahead.repeat(len(active)))
-            fails = fails.view(len(active), len(ahead))
+            margins = self.margins(active.repeat_interleave(len(ahead)), ahead.repeat(len(active)))
+            margins = torch.cat([ends[active, :1], margins.view(len(active), len(ahead))], dim=1)
+            fails = margins > 0
             done = fails.any(dim=1)
-            first[active[done]] = tried + fails[done].to(torch.uint8).argmax(dim=1)
+            place = torch.where(done, fails.to(torch.uint8).argmax(dim=1), len(ahead) + 1)
+            ends[active, 0] = margins.gather(1, place[:, None] - 1).squeeze(1)
+            ends[active[done], 1] = margins[done].gather(1, place[done, None]).squeeze(1)
+            first[active[done]] = tried - 1 + place[done]
             active = active[~done]
             tried += len(ahead)
-        return first
+        return first, ends
 
-    def bisect(self, rows: Tensor, lower: Tensor, upper: Tensor, tolerance: float) -> Tensor:
-        """Halve intervals (M,) of the given rows, right below and wrong above, and give their upper ends."""
+    def narrow(self, rows: Tensor, ends: Tensor, margins: Tensor, tolerance: float) -> Tensor:
+        """Narrow intervals of the given rows (M,), right below and wrong above, and give their upper ends.
+
+        Tried is where a straight line through the margins is 0, moved a little towards the middle: if that
+        is on the other side of the crossing, the interval is narrow enough at once. The middle itself is
+        tried where a margin is not known and after every step that did not halve the interval, so that no
+        margin takes more than twice the steps of halving.
+
+        Args:
+            rows: which images, shape (M,).
+            ends: lower and upper ε, shape (M, 2).
+            margins: the margins there, shape (M, 2), nan where not known.
+            tolerance: length that is short enough.
+        """
+        upper = ends[:, 1].clone()
         active = torch.arange(len(rows), device=rows.device)
-        lower, upper = lower.clone(), upper.clone()
+        halved = torch.ones_like(upper, dtype=torch.bool)
         while len(active):
-            middle = (lower[active] + upper[active]) / 2
-            fails = self.is_wrong(rows[active], middle)
-            upper[active] = torch.where(fails, middle, upper[active])
-            lower[active] = torch.where(fails, lower[active], middle)
-            length = (upper - lower)[active]
+            lower_end, upper_end = ends.unbind(dim=1)
+            length = upper_end - lower_end
+            middle = lower_end + length / 2
+            guess = lower_end + length * margins[:, 0] / (margins[:, 0] - margins[:, 1])
+            guess = guess + (middle - guess).clamp(-tolerance / 3, tolerance / 3)
+            inside = (lower_end < guess) & (guess < upper_end)  # False of nan
+            tried = torch.where(halved & inside, guess, middle)
+            found = self.margins(rows[active], tried)
+            side = (found > 0).long()[:, None]
+            ends, margins = ends.scatter(1, side, tried[:, None]), margins.scatter(1, side, found[:, None])
+            upper[active] = ends[:, 1]
+            left = ends[:, 1] - ends[:, 0]
             # At tolerances below what float64 resolves the middle ends on one of the two
-            active = active[(length > tolerance) & (length > 1e-15)]
+            going = (left > tolerance) & (left > 1e-15)
+            halved = left <= length / 2
+            active, ends, margins, halved = active[going], ends[going], margins[going], halved[going]
         return upper
 
     def _batches(self, count: int) -> list[slice]:

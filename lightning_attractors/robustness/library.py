@@ -80,6 +80,10 @@ class LibraryAttack:
             settings = {**self.arguments, self.strength: strength}  # as they were given
             text = f"{self.path} cannot attack images {tuple(images.shape)} with it ({reason})"
             raise SettingError("init_args", settings, text) from error
+        fits = isinstance(moved, Tensor) and moved.shape == images.shape
+        given = tuple(moved.shape) if isinstance(moved, Tensor) else type(moved).__name__
+        valid = f"must give images of the shape {tuple(images.shape)} that it is given, not {given}"
+        require(fits, "attacks", self.path, valid)
         return moved
 
     def _seed(self, key: Sequence[int]) -> dict[str, int]:
@@ -94,8 +98,8 @@ def _imported(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         valid = "must be the import path of an attack class, such as torchattacks.PGD"
-        raise SettingError("attacks", path, f"{valid} ({error})") from error
+        raise SettingError("attacks", path, f"{valid} ({' '.join(str(error).split())})") from error
     require(inspect.isclass(found), "attacks", path, "must be a class")
     return found

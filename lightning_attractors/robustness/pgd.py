@@ -60,7 +60,8 @@ def pgd_radii(
         if not len(active):
             break
         active = torch.cat([climb.step(rows, step) for rows in active.split(batch_size)])
-    for rows in active.split(batch_size):
+    # An empty tensor splits into one part, and networks need not take no images
+    for rows in active.split(batch_size) if len(active) else ():
         climb.record(rows[target.is_wrong(climb.images[rows], target.labels[rows])], steps)
     moved = (climb.images - target.images).abs().flatten(1).amax(dim=1).double()
     # float32 images leave x + ε i a little short of it or beyond, which would split ties

@@ -46,7 +46,21 @@ class Target:
     @torch.no_grad()
     def is_wrong(self, images: Tensor, labels: Tensor) -> Tensor:
         """Whether the prediction is not the label, shape (B,), bool, for at most a batch of images."""
-        return self._logits(images).argmax(dim=1) != labels
+        return self.margins(images, labels) > 0
+
+    @torch.no_grad()
+    def margins(self, images: Tensor, labels: Tensor) -> Tensor:
+        """How far another class is ahead, max_{j≠y} z_j − z_y, shape (B,), float64, for at most a batch.
+
+        Above 0 exactly where the prediction is not the label, in ties too.
+        """
+        logits = self._logits(images)
+        column = labels.unsqueeze(1)
+        others = logits.scatter(1, column, -torch.inf).amax(dim=1)
+        ahead = (others - logits.gather(1, column).squeeze(1)).double().nan_to_num(nan=0)
+        smallest = torch.finfo(ahead.dtype).tiny
+        wrong = logits.argmax(dim=1) != labels
+        return torch.where(wrong, ahead.clamp(min=smallest), ahead.clamp(max=0))
 
     def gradient_sign(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The sign of the gradient of the cross-entropy, where it vanishes, and which images are wrong.

@@ -136,35 +136,6 @@ def test_inversion_recovers_the_image():
     torch.testing.assert_close(recovered, x.flatten(1), atol=1e-5, rtol=0)
 
 
-def test_spectral_probe_perturbs_coefficients_of_the_modes():
-    model = make(coupling="spectral", eval_steps=1, dt=1e-9).eval()
-    x, labels = images(500), torch.zeros(500, dtype=torch.long)
-    fractions = torch.tensor([0.0, 0.5, 1.0])
-    errors = model.spectral_probe(x, labels, 2.0, fractions, torch.Generator().manual_seed(1))
-    clean = (x.flatten(1) - model.attractors[0]).square().sum(dim=1).mean()
-    # Without dynamics, orthonormal modes and noise of variance 4 on f N coefficients add 4 f N.
-    torch.testing.assert_close(errors - clean, torch.tensor([0.0, 40.0, 80.0]).double(), rtol=0.08, atol=1e-6)
-
-
-@pytest.mark.parametrize("coupling", ["spectral", "projected"])
-def test_spectral_probe_without_noise_returns_to_the_image(coupling):
-    model = make(coupling=coupling).eval()
-    x, labels = images(), torch.arange(4) % 3
-    errors = model.spectral_probe(x, labels, 0.0, torch.tensor([0.0, 1.0]))
-    expected = (model.final_state(x) - model.attractors[labels]).square().sum(dim=1).mean()
-    torch.testing.assert_close(errors, expected.expand(2))
-
-
-def test_robust_fraction_stops_at_the_first_degradation():
-    model = make()
-    scale = 20 * 0.25
-    fractions = torch.tensor([0.0, 0.25, 0.5, 0.75])
-    errors = scale * torch.tensor([0.01, 0.05, 0.2, 0.02])
-    assert model.robust_fraction(fractions, errors) == 0.25
-    with pytest.raises(SettingError, match="errors"):
-        model.robust_fraction(fractions, errors * torch.nan)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -188,14 +159,10 @@ def test_settings_out_of_range_are_refused_in_one_line(settings, message):
     assert "\n" not in str(caught.value)
 
 
-def test_methods_refuse_arguments_out_of_range():
+def test_inversion_refuses_arguments_out_of_range():
     model, x = make(), images()
     with pytest.raises(SettingError, match="time=0"):
         model.invert(x.flatten(1), time=0)
-    with pytest.raises(SettingError, match="sigma=-1"):
-        model.spectral_probe(x, torch.zeros(4).long(), -1, torch.tensor([0.5]))
-    with pytest.raises(SettingError, match="fractions"):
-        model.spectral_probe(x, torch.zeros(4).long(), 1, torch.tensor([1.5]))
 
 
 def test_images_of_another_size_are_refused():

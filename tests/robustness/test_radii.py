@@ -3,6 +3,9 @@ import math
 import pytest
 import torch
 import torchattacks
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from torch import nn
 
 from lightning_attractors.errors import SettingError
@@ -135,7 +138,63 @@ def test_finished_images_are_not_evaluated_again(attack, data):
     images = torch.full((32, 1, 2, 2), 0.49)
     images[0] = 0.35
     attack(logits, images, torch.zeros(32, dtype=torch.int64), batch_size=4)
-    assert seen < (32 + 32 * 3 + 40 if attack is pgd_radii else 32 + 32 * 3 + 42 + 32 * 12)
+    assert seen < (32 + 32 * 3 + 40 if attack is pgd_radii else 32 + 32 * 3 + 42 + 32 * 3)
+
+
+@hypothesis_settings(max_examples=50, deadline=None)
+@given(
+    crossing=st.floats(0.011, 0.499),
+    power=st.sampled_from([0.0, 0.2, 1.0, 2.0, 9.0]),
+    heights=st.tuples(st.sampled_from([1e-9, 1.0, 1e9]), st.sampled_from([1e-9, 1.0, 1e9, math.inf])),
+)
+def test_fgsm_finds_the_crossing_of_a_margin_of_any_shape(crossing, power, heights):
+    seen = 0
+
+    def logits(images):
+        nonlocal seen
+        seen += 1
+        pixel = images.flatten(1)[:, 0]
+        beyond = pixel.detach() - 0.5 - crossing
+        size = beyond.abs() ** power
+        margin = torch.where(beyond < 0, -heights[0] * size, heights[1] * size).nan_to_num(nan=0)
+        # The gradient, upwards, is that of the label's logit, which is 0
+        return torch.stack([pixel.detach() - pixel, margin], dim=1)
+
+    images, labels = torch.full((1, 1, 1, 1), 0.5, dtype=torch.float64), torch.tensor([0])
+    found = fgsm_radii(logits, images, labels, largest=0.5, resolution=0.01, batch_size=1)
+    assert found.radii.item() == pytest.approx(crossing, abs=1.001e-6)
+    assert found.radii.item() >= crossing - 1e-12
+    assert found.adversarial.item() - 0.5 >= crossing - 1e-12
+    # 14 halvings of 0.01 give 1e-6
+    assert seen <= 1 + math.ceil(crossing / 0.01) + 2 * 14 + 1
+
+
+def test_fgsm_ends_in_an_interval_that_is_right_below_and_wrong_above():
+    """A margin that crosses 0 ten thousand times between two multiples."""
+    asked = {}
+
+    def logits(images):
+        x = images.flatten(1)[:, 0]
+        wrong = (x > 0.5) & ((3e4 * math.tau * x).sin() > -0.5)
+        asked.update(zip(x.tolist(), wrong.tolist(), strict=True))
+        return torch.stack([1 - x, x + 3 * wrong - 1], dim=1)
+
+    images, labels = torch.full((1, 1, 1, 1), 0.2, dtype=torch.float64), torch.tensor([0])
+    found = fgsm_radii(logits, images, labels, largest=0.75, resolution=0.25)
+    top = found.adversarial.item()
+    assert asked[top]
+    assert any(top - 1.001e-6 <= x < top and not wrong for x, wrong in asked.items())
+
+
+def test_ties_count_as_the_prediction_does():
+    def equal_from_a_third_on(images):
+        x = images.flatten(1)[:, 0]
+        return torch.stack([x.clamp(max=1 / 3), torch.full_like(x, 1 / 3) + 0 * x], dim=1)
+
+    images = torch.full((1, 1, 1, 1), 0.1, dtype=torch.float64)
+    # Class 0 is the prediction in a tie
+    found = fgsm_radii(equal_from_a_third_on, images, torch.tensor([1]))
+    assert found.radii.item() == pytest.approx(1 / 3 - 0.1, abs=1e-6)
 
 
 @pytest.mark.parametrize(("largest", "steps"), [(0.3, 12), (0.02, 12), (0.05, 7)])
@@ -231,6 +290,17 @@ def test_no_images_give_no_radii(attack, network, data):
     found = attack(network, data[0][:0], data[1][:0])
     assert found.radii.shape == (0,)
     assert found.adversarial.shape == (0, 1, 6, 6)
+
+
+@pytest.mark.parametrize("attack", [fgsm_radii, pgd_radii])
+def test_networks_are_never_given_no_images(attack, network, data):
+    def logits(images):
+        # reshaping nothing is an error
+        return network[4](network[:3](images).view(len(images), -1))
+
+    torch.testing.assert_close(attack(logits, *data).radii, attack(network, *data).radii)
+    broken = attack(network, *data).radii.isfinite()
+    assert attack(logits, data[0][broken], data[1][broken]).radii.isfinite().all()
 
 
 def nan_logits(images):
