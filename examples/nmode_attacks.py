@@ -15,16 +15,23 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torchattacks
-import yaml
+from attacked_runs import (
+    BATCH,
+    Attack,
+    attacked,
+    best_checkpoint,
+    classes_of,
+    conclude,
+    margin,
+    nearer,
+    test_images,
+)
 from torch import Tensor, nn
 
-from lightning_attractors import data
 from lightning_attractors.certificates import (
     finite_time_gain,
     interval_radii,
@@ -37,10 +44,8 @@ from lightning_attractors.models import NMODE
 from lightning_attractors.norms import distances
 from lightning_attractors.robustness.masking import clearly_more
 
-BATCH = 250
 # 2.5 δ / 40: forty steps can cross the ball, as Madry et al. chose it.
 STEPS, SHARE = 40, 2.5 / 40
-Attack = Callable[[Tensor, Tensor], Tensor]
 # x + δ in float32 can be that much farther from x than δ; without it the check would overlook most attacks.
 ROUNDING = 2.0**-22
 ATTACKS = ("pgd", "fgsm", "apgd", "square", "autoattack")
@@ -65,32 +70,8 @@ def attacks(model: nn.Module, delta: float, classes: int) -> dict[str, tuple[str
 
 def trained(run: Path) -> NMODE:
     """The best model of a run, ready to be attacked."""
-    model = NMODE.load_from_checkpoint(run / "checkpoints" / "best.ckpt", map_location="cpu")
+    model = NMODE.load_from_checkpoint(best_checkpoint(run), map_location="cpu")
     return model.eval().requires_grad_(False)
-
-
-def test_images(run: Path, count: int) -> tuple[Tensor, Tensor]:
-    """The first test images of the data that a run's config names, and their labels."""
-    settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
-    module = getattr(data, settings["class_path"].rpartition(".")[2])(**settings.get("init_args", {}))
-    module.setup()
-    images, labels = module.datasets["test"].__getitems__(range(min(count, len(module.datasets["test"]))))
-    return images, labels
-
-
-@torch.no_grad()
-def classes_of(model: nn.Module, images: Tensor) -> Tensor:
-    """Predicted classes (n,), batch by batch."""
-    return torch.cat([model(part).argmax(dim=1) for part in images.split(BATCH)])
-
-
-def attacked(model: NMODE, attack: Attack, images: Tensor, labels: Tensor) -> Tensor:
-    """What an attack makes of the images; those that are wrong already stay as they are."""
-    right = torch.nonzero(classes_of(model, images) == labels)[:, 0]
-    result = images.clone()
-    for part in right.split(BATCH):
-        result[part] = attack(images[part], labels[part]).detach()
-    return result
 
 
 def certified_radii(model: NMODE, images: Tensor, labels: Tensor, delta: float) -> dict[str, Tensor]:
@@ -169,13 +150,6 @@ def at_radius(model: NMODE, images: Tensor, labels: Tensor, queries: int) -> lis
     return lines
 
 
-def margin(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """How far the logit of the label is above all others, (n,)."""
-    logits = model(images)
-    others = logits.scatter(1, labels[:, None], -math.inf).amax(dim=1)
-    return logits.gather(1, labels[:, None])[:, 0] - others
-
-
 def within(images: Tensor, change: Tensor, radii: Tensor) -> Tensor:
     """Images + change, not farther away than the radii (n,) and in [0, 1]; exact, in float32."""
     reach = (radii - ROUNDING).clamp(min=0).float().view(-1, 1, 1, 1)
@@ -187,7 +161,7 @@ def vertices(model: nn.Module, images: Tensor, labels: Tensor, radii: Tensor, tr
     best = images.clone()
     for _ in range(tries):
         signs = torch.randint(0, 2, images.shape).float() * 2 - 1
-        best = _nearer(model, labels, best, within(images, signs, radii))
+        best = nearer(model, labels, best, within(images, signs, radii))
     return best
 
 
@@ -202,14 +176,8 @@ def ascent(model: nn.Module, images: Tensor, labels: Tensor, radii: Tensor, rest
             (slope,) = torch.autograd.grad(margin(model, changed, labels).sum(), changed)
             length = reach * 0.5 * (1 - step / STEPS)
             changed = within(images, changed.detach() - length * slope.sign() - images, radii)
-        best = _nearer(model, labels, best, changed)
+        best = nearer(model, labels, best, changed)
     return best
-
-
-@torch.no_grad()
-def _nearer(model: nn.Module, labels: Tensor, best: Tensor, other: Tensor) -> Tensor:
-    better = margin(model, other, labels) < margin(model, best, labels)
-    return torch.where(better.view(-1, 1, 1, 1), other, best)
 
 
 def masking(withstood: dict[str, Tensor]) -> str:
@@ -268,13 +236,6 @@ def main() -> None:
         print(f"| certified: {kind} | {100 * share:.2f} | |")
     print(f"\n{masking(withstood)}")
     conclude(broken)
-
-
-def conclude(broken: list[str]) -> None:
-    """Say whether a certificate was broken, and exit with 1 if so."""
-    if broken:
-        sys.exit("A CERTIFICATE IS BROKEN:\n" + "\n".join(broken))
-    print("No attacked image lies inside a certificate and has another class.")
 
 
 if __name__ == "__main__":
