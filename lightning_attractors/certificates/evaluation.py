@@ -12,7 +12,7 @@ distance. The steps of a flow are followed operation by operation, by the code t
 a step is not amplified by it if the step is non-expansive.
 
 Covered are float32 (or float64) sums of products in any order, on any device, outside autocast. Not covered
-are bfloat16, float16 and TF32, convolutions that do not sum products (Winograd, FFT), and overflow. Of
+are bfloat16, float16 and TF32, convolutions that do not sum products (Winograd, FFT). Of
 elementwise functions no proof is given: σ is taken to be within 2⁻¹⁹ (|σ(c)| + L), which is tested.
 """
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from lightning_attractors.certificates.rounding import UNDERFLOW, UNIT, accumula
 from lightning_attractors.dynamics.integrate import STEPS
 from lightning_attractors.dynamics.monotone import Monotone
 from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
-from lightning_attractors.dynamics.operator_norms import matrix_norm
+from lightning_attractors.dynamics.operator_norms import quick_matrix_norm
 from lightning_attractors.dynamics.operators import ConvolutionOperator, DenseOperator, Operator
 from lightning_attractors.errors import SettingError, require
 
@@ -40,6 +40,8 @@ from lightning_attractors.errors import SettingError, require
 ISOMETRIES = (nn.Identity, nn.Flatten, nn.PixelUnshuffle, nn.PixelShuffle)
 # An elementwise function; those of torch need less than a third, on the CPU.
 _FUNCTION_ERROR = 32 * UNIT
+# Up to r = 1e6, what is below does not overflow. No error is promised of what is above.
+LARGEST, FARTHEST = 1e30, 1e6
 # On top of the products: scale, its rounding, bias and its addition, and, of logits, the temperature.
 _SCALE_AND_BIAS = 8
 
@@ -69,7 +71,7 @@ class Evaluation:
     @property
     def size(self) -> Tensor:
         """What the norm of the float32 activations is at most, in the same form."""
-        return _constant(_norms(self.value)) + self.spread + self.error
+        return _without_overflow(_constant(_norms(self.value)) + self.spread + self.error)
 
     def rounded(self, operations: int) -> Evaluation:
         """The same after so many further roundings of every entry."""
@@ -87,31 +89,40 @@ class Evaluation:
         return replace(self, value=-self.value)
 
 
-def evaluate(layers: nn.Sequential, images: Tensor) -> Evaluation:
+def prepare(layers: Iterable[nn.Module]) -> Callable[[Tensor], Evaluation]:
     """What float32 makes of images, layer by layer.
 
     Args:
-        layers: of the types that :func:`require_known` names.
-        images: shape (B, ...), float64.
+        layers: one behind the other, as :func:`require_known` demands.
 
     Returns:
-        Of the activations behind the last layer.
+        Takes images, shape (B, ...), float64; gives the activations behind the last layer.
 
     Raises:
         SettingError: as :func:`require_known`.
     """
-    x = Evaluation.of_images(images)
-    for layer in layers:
-        require_known(layer)
-        if isinstance(layer, GradientFlow):
-            x = _flow(layer, x)
-        elif isinstance(layer, ControlledLinear):
-            x = Product(layer.operator, layer.scale).forward(x, layer.bias)
-        elif isinstance(layer, ScaledAvgPool):
-            x = replace(x, value=layer(x.value)).rounded(layer.size**2 + 1)
-        else:
-            x = replace(x, value=layer(x.value))
-    return x
+    rules = [_rule(layer) for layer in layers]
+
+    def evaluate(images: Tensor) -> Evaluation:
+        x = Evaluation.of_images(images)
+        for rule in rules:
+            x = rule(x)
+        return x
+
+    return evaluate
+
+
+def _rule(layer: nn.Module) -> Callable[[Evaluation], Evaluation]:
+    require_known(layer)
+    if isinstance(layer, GradientFlow):
+        return _flow(layer)
+    if isinstance(layer, ControlledLinear):
+        product, bias = Product(layer.operator, layer.scale), layer.bias
+        return lambda x: product.forward(x, bias)
+    if isinstance(layer, ScaledAvgPool):
+        share = accumulated(layer.size**2 + 1)
+        return lambda x: replace(x, value=layer(x.value), error=x.error + share * x.size)
+    return lambda x: replace(x, value=layer(x.value))
 
 
 def require_known(layer: nn.Module) -> None:
@@ -150,6 +161,7 @@ class Product:
         exact: the operator of the scaled entries.
         absolute: that of their absolute values.
         norm: ‖A‖₂ from above.
+        scale: the factor.
         absolute_norm: ‖|A|‖₂ from above. Of a convolution it is that of the taps' sum: no symbol of a kernel
             without negative entries is larger than the one at frequency 0, for either padding.
     """
@@ -158,9 +170,9 @@ class Product:
         self.exact, self.absolute = _twin(operator), _twin(operator)
         self.exact.weight.mul_(scale)
         self.absolute.weight.mul_(scale).abs_()
-        self.norm = scale * operator.norm_bound()
+        self.norm, self.scale = scale * operator.norm_bound(), scale
         weight = self.absolute.weight
-        self.absolute_norm = matrix_norm(weight.view(*weight.shape[:2], -1).sum(dim=2))
+        self.absolute_norm = quick_matrix_norm(weight.view(*weight.shape[:2], -1).sum(dim=2))
 
     def forward(self, x: Evaluation, bias: Tensor) -> Evaluation:
         """A x + b."""
@@ -186,12 +198,13 @@ class Product:
         if bias is not None:
             value = value + bias
             largest = largest + _constant(_norms(bias.expand_as(value)))
+        largest = _without_overflow(largest, LARGEST * min(1.0, self.scale))
         error = self.norm * x.error + _sum_error(terms) * largest
         underflow = _constant(x.error.new_full((len(value),), UNDERFLOW * math.sqrt(value[0].numel())))
         return Evaluation(value, self.norm * x.spread, error + underflow)
 
 
-def _flow(layer: GradientFlow, x: Evaluation) -> Evaluation:
+def _flow(layer: GradientFlow) -> Callable[[Evaluation], Evaluation]:
     count, product = layer.count(), Product(layer.operator)
     gain = layer.gain_bound() ** (1 / count)
     step: Any = STEPS[layer.method]
@@ -199,11 +212,15 @@ def _flow(layer: GradientFlow, x: Evaluation) -> Evaluation:
     def field(y: Evaluation) -> Evaluation:
         return -product.adjoint(_activated(layer.activation, product.forward(y, layer.bias)))
 
-    for _ in range(count):
-        start = Evaluation(x.value, x.spread + x.error, torch.zeros_like(x.error))
-        end: Evaluation = step(field, start, layer.span / count)
-        x = Evaluation(end.value, gain * x.spread, gain * x.error + end.error)
-    return x
+    def steps(x: Evaluation) -> Evaluation:
+        for _ in range(count):
+            # as if what float32 has come to were exact
+            start = Evaluation(x.value, x.spread + x.error, torch.zeros_like(x.error))
+            end: Evaluation = step(field, start, layer.span / count)
+            x = Evaluation(end.value, gain * x.spread, gain * x.error + end.error)
+        return x
+
+    return steps
 
 
 def _activated(activation: Monotone, x: Evaluation) -> Evaluation:
@@ -218,12 +235,16 @@ def _sum_error(terms: int) -> float:
     return share * (1 + share)
 
 
+def _without_overflow(sizes: Tensor, limit: float = LARGEST) -> Tensor:
+    return sizes.masked_fill(sizes > limit, math.inf)
+
+
 def _norms(values: Tensor) -> Tensor:
     return values.flatten(1).norm(dim=1)
 
 
 def _constant(sizes: Tensor) -> Tensor:
-    """a + 0 r, shape (B, 2), of a, shape (B,)."""
+    """Sizes a, shape (B,), as a + 0 r."""
     return torch.stack([sizes, torch.zeros_like(sizes)], dim=1)
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_attractors.certificates.evaluation import evaluate, require_known
+from lightning_attractors.certificates.evaluation import FARTHEST, prepare, require_known
 from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
 from lightning_attractors.errors import require
 
@@ -95,23 +95,22 @@ def l2_radii(
         batch_size: how many images are looked at together.
 
     Returns:
-        Shape (B,), float64; 0 where the label does not win, or float32 is too coarse to tell.
+        Shape (B,), float64, at most 1e6; 0 where the label does not win, or float32 is too coarse to tell.
 
     Raises:
         SettingError: if the images are not finite or not of floating point, or as :func:`lipschitz_bounds`.
     """
     require(images.is_floating_point(), "images", images.dtype, "must be of floating point")
     require(bool(images.isfinite().all()), "images", "not finite", "must be finite")
+    evaluate = prepare([*layers, head])
     constants = pair_constants(head, math.prod(lipschitz_bounds(layers).values()))
-    network = nn.Sequential(*layers, head)
 
     def radii(part: Tensor, classes: Tensor) -> Tensor:
-        logits = evaluate(network, part.double())
+        logits = evaluate(part.double())
         # no difference of two logits is off by more than √2 times their error
-        lost, per_unit = math.sqrt(2) * logits.error.T
-        return _smallest(
-            _margins(logits.value, classes) - lost[:, None], constants[classes] + per_unit[:, None], classes
-        )
+        lost, per_unit = math.sqrt(2) * logits.error.T[:, :, None]
+        sure = _margins(logits.value, classes) - lost
+        return _smallest(sure, constants[classes] + per_unit, classes).clamp(max=FARTHEST)
 
     with torch.autocast(images.device.type, enabled=False):
         parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
@@ -119,7 +118,8 @@ def l2_radii(
 
 
 def _margins(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.gather(1, labels[:, None]) - logits).double()
+    exact = logits.double()
+    return exact.gather(1, labels[:, None]) - exact
 
 
 def _smallest(margins: Tensor, rates: Tensor, labels: Tensor) -> Tensor:
