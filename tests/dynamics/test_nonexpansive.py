@@ -153,7 +153,7 @@ def test_the_number_of_substeps_is_the_smallest_that_is_enough():
 
 def test_more_than_1000_substeps_are_refused():
     flow = make_flow("dense", span=3.0, scale=30.0)
-    with pytest.raises(SettingError, match="^span=3.0: needs .* sub-steps where ‖A‖ = ") as caught:
+    with pytest.raises(SettingError, match=r"^span=3.0: needs .* sub-steps where ‖A‖ = ") as caught:
         flow(torch.zeros(1, 6))
     assert "\n" not in str(caught.value)
     flow.operator.weight.data[0, 0] = math.nan
@@ -217,7 +217,7 @@ def test_pooling_has_norm_1(size):
 def test_pools_that_do_not_divide_are_refused():
     with pytest.raises(SettingError, match=r"^pool=4: must divide the sides of the images, \(6, 8\)"):
         ScaledAvgPool(4)(torch.zeros(1, 1, 6, 8))
-    with pytest.raises(SettingError, match="^pool=0"):
+    with pytest.raises(SettingError, match=r"^pool=0"):
         ScaledAvgPool(0)
 
 
@@ -229,5 +229,5 @@ def test_settings_out_of_range_are_refused():
     }.items():
         with pytest.raises(SettingError, match=f"^{name}="):
             GradientFlow(DenseOperator(2, 2), **settings)
-    with pytest.raises(SettingError, match="^lipschitz=None"):
+    with pytest.raises(SettingError, match=r"^lipschitz=None"):
         GradientFlow(DenseOperator(2, 2), activation=Monotone(nn.Tanh()))

@@ -210,7 +210,7 @@ def test_kernels_that_do_not_fit_are_refused():
     for kernel, why in ((4, "must be odd"), (0, "must be odd"), (7, "must not be larger than the images")):
         with pytest.raises(SettingError, match=f"^kernel_size={kernel}: {why}"):
             ConvolutionOperator(1, 1, kernel, SIZE)
-    with pytest.raises(SettingError, match="^padding='reflect': must be zeros or circular"):
+    with pytest.raises(SettingError, match=r"^padding='reflect': must be zeros or circular"):
         ConvolutionOperator(1, 1, 3, SIZE, "reflect")
     for sizes in ((0, 1), (1, 0)):
         with pytest.raises(SettingError, match="puts="):
