@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attractors.certificates.intervals import require_plain
+from lightning_attractors.certificates.evaluation import FARTHEST, prepare, require_known
 from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import require
 
-# Layers that only rearrange their inputs.
-_ISOMETRIES = (nn.Identity, nn.Flatten, nn.PixelUnshuffle, nn.PixelShuffle)
 # Far above the rounding of float64 in what is computed here.
 _SAFETY = 1e-9
 
@@ -26,17 +23,13 @@ def lipschitz_bounds(layers: nn.Sequential) -> dict[str, float]:
     has 1.
 
     Raises:
-        SettingError: if a layer is of a type that has no bound here.
+        SettingError: naming the type, if a layer has no bound here, is of a subclass, or has hooks.
     """
     bounds = {}
     for name, layer in layers.named_children():
-        if isinstance(layer, _ISOMETRIES):
-            continue
-        if not isinstance(layer, ControlledLinear | GradientFlow | ScaledAvgPool):
-            known = "GradientFlow, ControlledLinear, ScaledAvgPool or one that rearranges"
-            raise SettingError("layers", type(layer).__name__, f"must be {known}")
-        require_plain(layer, type(layer))
-        bounds[name] = layer.gain_bound() * (1 + _SAFETY)
+        require_known(layer)
+        if isinstance(layer, ControlledLinear | GradientFlow | ScaledAvgPool):
+            bounds[name] = layer.gain_bound() * (1 + _SAFETY)
     return bounds
 
 
@@ -81,29 +74,55 @@ def pair_radii(logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
     Returns:
         Shape (B,), float64; 0 where the label does not win, infinite where no logit can catch up.
     """
-    columns = labels[:, None]
-    margins = (logits.gather(1, columns) - logits).double()
-    radii = (margins / constants[labels]).scatter(1, columns, math.inf).amin(dim=1)
-    return radii.nan_to_num(nan=0.0, posinf=math.inf).clamp(min=0) * (1 - _SAFETY)
+    return _smallest(_margins(logits, labels), constants[labels], labels)
 
 
 @torch.no_grad()
 def l2_radii(
-    layers: nn.Sequential, head: ControlledLinear, images: Tensor, labels: Tensor, batch_size: int = 500
+    layers: nn.Sequential, head: ControlledLinear, images: Tensor, labels: Tensor, batch_size: int = 200
 ) -> Tensor:
-    """L2 radii within which head(layers(image)) is proved to keep its label.
+    """L2 radii within which head(layers(image)), as float32 runs it, is proved to keep its label.
+
+    They are those of :func:`pair_radii`, in float64, less what float32 rounding can take from the margins:
+    see :mod:`~lightning_attractors.certificates.evaluation` for what that covers. Dividing the logits by a
+    temperature changes nothing. A distance is that between float32 images, in exact arithmetic.
 
     Args:
         layers: what comes before the head, of layers that :func:`lipschitz_bounds` knows.
         head: the last layer, to K logits.
-        images: shape (B, C, H, W).
+        images: shape (B, C, H, W), floating point and finite.
         labels: the classes, shape (B,).
         batch_size: how many images are looked at together.
 
     Returns:
-        Shape (B,), float64; 0 where the label does not win.
+        Shape (B,), float64, at most 1e6; 0 where the label does not win, or float32 is too coarse to tell.
+
+    Raises:
+        SettingError: if the images are not finite or not of floating point, or as :func:`lipschitz_bounds`.
     """
+    require(images.is_floating_point(), "images", images.dtype, "must be of floating point")
+    require(bool(images.isfinite().all()), "images", "not finite", "must be finite")
+    evaluate = prepare([*layers, head])
     constants = pair_constants(head, math.prod(lipschitz_bounds(layers).values()))
-    exact = nn.Sequential(copy.deepcopy(layers), copy.deepcopy(head)).double()
-    parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    return torch.cat([pair_radii(exact(part.double()), classes, constants) for part, classes in parts])
+
+    def radii(part: Tensor, classes: Tensor) -> Tensor:
+        logits = evaluate(part.double())
+        # no difference of two logits is off by more than √2 times their error
+        lost, per_unit = math.sqrt(2) * logits.error.T[:, :, None]
+        sure = _margins(logits.value, classes) - lost
+        return _smallest(sure, constants[classes] + per_unit, classes).clamp(max=FARTHEST)
+
+    with torch.autocast(images.device.type, enabled=False):
+        parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        return torch.cat([radii(*part) for part in parts])
+
+
+def _margins(logits: Tensor, labels: Tensor) -> Tensor:
+    exact = logits.double()
+    return exact.gather(1, labels[:, None]) - exact
+
+
+def _smallest(margins: Tensor, rates: Tensor, labels: Tensor) -> Tensor:
+    """The smallest margin over rate of a class other than the label, shape (B,), of margins (B, K)."""
+    radii = (margins / rates).scatter(1, labels[:, None], math.inf).amin(dim=1)
+    return radii.nan_to_num(nan=0.0, posinf=math.inf).clamp(min=0) * (1 - _SAFETY)

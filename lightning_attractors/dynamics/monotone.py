@@ -28,7 +28,6 @@ class Monotone(nn.Module):
 
     Attributes:
         lipschitz: L.
-        at_zero: |σ(0)|.
 
     Raises:
         SettingError: if the name is unknown, a module comes without its constant, or it falls or rises by
@@ -51,10 +50,10 @@ class Monotone(nn.Module):
             raise SettingError("lipschitz", None, f"must be given for {name}: its largest slope")
         require(0 < lipschitz < float("inf"), "lipschitz", lipschitz, "must be finite and above 0")
         self.lipschitz = float(lipschitz)
-        self.at_zero = self._check(name)
+        self._check(name)
 
     @torch.no_grad()
-    def _check(self, name: str) -> float:
+    def _check(self, name: str) -> None:
         has_parameters = any(True for _ in self.function.parameters())
         require(not has_parameters, "activation", name, "must have no parameters: its slope would change")
         x = torch.linspace(-_RANGE, _RANGE, _POINTS, dtype=torch.float64)
@@ -65,7 +64,6 @@ class Monotone(nn.Module):
         high = float(slopes.max())
         valid = f"must be at least the largest slope of {name}, {high:.6g}"
         require(high <= self.lipschitz * (1 + 1e-9), "lipschitz", self.lipschitz, valid)
-        return abs(float(self.function(torch.zeros(1, dtype=torch.float64))))
 
     def forward(self, x: Tensor) -> Tensor:
         """σ(x), of the shape of x."""

@@ -68,10 +68,6 @@ class Operator(nn.Module, ABC):
     def sums(self) -> tuple[int, int]:
         """How many products an output of A and one of Aᵀ are the sum of."""
 
-    @abstractmethod
-    def absolute(self) -> Operator:
-        """The operator of the absolute values of the entries."""
-
     @property
     def norm(self) -> float:
         """‖A‖₂ from above, cheaply; infinite where an entry is not finite."""
@@ -172,12 +168,6 @@ class DenseOperator(Operator):
     def sums(self) -> tuple[int, int]:
         return self.weight.shape[1], self.weight.shape[0]
 
-    @torch.no_grad()
-    def absolute(self) -> DenseOperator:
-        twin = DenseOperator(self.weight.shape[1], self.weight.shape[0]).to(self.weight)
-        twin.weight.copy_(self.weight.abs())
-        return twin
-
 
 class ConvolutionOperator(Operator):
     """A convolution of stride 1 that keeps the size of images, shape (B, channels, H, W).
@@ -246,13 +236,6 @@ class ConvolutionOperator(Operator):
     def sums(self) -> tuple[int, int]:
         outputs, inputs, *kernel = self.weight.shape
         return inputs * math.prod(kernel), outputs * math.prod(kernel)
-
-    @torch.no_grad()
-    def absolute(self) -> ConvolutionOperator:
-        outputs, inputs, size, _ = self.weight.shape
-        twin = ConvolutionOperator(inputs, outputs, size, self.image_size, self.padding).to(self.weight)
-        twin.weight.copy_(self.weight.abs())
-        return twin
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, images {self.image_size}, padding={self.padding!r}"
