@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_attractors.dynamics.convolution_symbols import Frequencies, Grid, symbols
-from lightning_attractors.dynamics.gram_iteration import gram_bounds, product_error
+from lightning_attractors.dynamics.gram_iteration import gram_bounds, product_error, products_are_exact
 from lightning_attractors.errors import require
 
 Padding = Literal["zeros", "circular"]
@@ -274,8 +274,8 @@ def _scaled(weight: Tensor) -> tuple[Tensor, float]:
 def _working_dtype(weight: Tensor, rows: int, columns: int) -> torch.dtype:
     """float32, unless the weight is float64, rounding would be felt, or products may be cut short."""
     coarse = product_error(columns, torch.float32) * rows > 0.02
-    cut_short = torch.get_float32_matmul_precision() != "highest"
-    return torch.float64 if coarse or cut_short or weight.dtype == torch.float64 else torch.float32
+    exact = products_are_exact() and not coarse and weight.dtype != torch.float64
+    return torch.float32 if exact else torch.float64
 
 
 def _from_above(norm: float, scale: float) -> float:
