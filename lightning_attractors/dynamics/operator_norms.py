@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_attractors.dynamics.convolution_symbols import Frequencies, Grid, symbols
+from lightning_attractors.dynamics.convolution_symbols import Frequencies, Grid, half_symbols, symbols
 from lightning_attractors.dynamics.gram_iteration import gram_bounds, product_error, products_are_exact
 from lightning_attractors.errors import require
 
@@ -172,7 +172,7 @@ def _quick_bound(
     needed = [length + reach if padding == "zeros" else length for length in image_size]
     between = math.prod(1 / math.cos(reach * math.pi / coarse) for points in needed if points > coarse)
     height, width = (Frequencies(min(points, coarse), twist) for points in needed)
-    matrices = symbols(weight, height.half(), width.all())
+    matrices = half_symbols(weight, (height, width))
     if matrices.shape[1] > matrices.shape[2]:
         matrices = matrices.mT
     bounds = gram_bounds(matrices, _LOOSENESS)

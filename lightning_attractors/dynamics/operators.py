@@ -21,7 +21,7 @@ from lightning_attractors.dynamics.operator_norms import (
 )
 from lightning_attractors.errors import NonFiniteError, require
 
-# One Newton-Schulz step maps singular values in [0, 2] to at most 1, if no taps are cut off; above, they grow.
+# One Newton-Schulz step maps singular values in [0, 2] to at most 1, but for taps that are cut off.
 _RUNAWAY = 1.1
 # The quick norm is that close to the true one, and may take another of its ways on another machine.
 _SAME_NORM = 1.3
