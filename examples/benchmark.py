@@ -1,6 +1,6 @@
 """Speed against what it must be compared with: ``python examples/benchmark.py BENCHMARK``.
 
-BENCHMARK is ``sa_node``, ``cvfr``, ``kh``, ``nmode`` or ``robustness``.
+BENCHMARK is ``sa_node``, ``cvfr``, ``kh``, ``nmode``, ``nonexpansive`` or ``robustness``.
 
 Every round times each variant once, one after the other, so that a busy machine slows all of them alike;
 figures are medians over the rounds, ratios are medians of the ratios within a round.
@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchattacks
@@ -26,7 +27,7 @@ from torchdiffeq import odeint
 
 from lightning_attractors.data import MNISTDataModule
 from lightning_attractors.dynamics import FlowMap, KHConv2d, normalized_update
-from lightning_attractors.models import CVFR, SANODE, AttractorClassifier, BackpropCNN
+from lightning_attractors.models import CVFR, SANODE, AttractorClassifier, BackpropCNN, NonexpansiveNet
 from lightning_attractors.robustness import fgsm_radii, pgd_radii
 
 Run = Callable[[], object]
@@ -36,6 +37,22 @@ GRID, WIDTH, P, M, DELTA = 20, 4, 4.0, 5, 0.1
 BATCH_KH, TIMED_IMAGES, TRAINING_IMAGES = 1000, 100, 50_000
 # nmODE as published for MNIST.
 BATCH_NMODE, NEURONS, DECAY, TIME = 256, 2048, 3.0, 1.0
+# Non-expansive networks of configs/nonexpansive_mnist.yaml and for CIFAR-10, with their batches.
+SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
+    "MNIST": (128, {"widths": [4, 16], "depths": [1, 1], "strides": [2, 2], "dense_depth": 3}),
+    "CIFAR-10": (
+        250,
+        {
+            "image_shape": (3, 32, 32),
+            "widths": [32, 128],
+            "depths": [3, 3],
+            "strides": [2, 2],
+            "pool": 2,
+            "dense_depth": 1,
+        },
+    ),
+}
+CONSTRAINED_LIMIT = 1.5
 # Adversarial radii: scan and tolerance of ours, and on how many images the loop by hand is timed.
 SCAN, TOLERANCE, ATTACKED, BY_HAND, PGD_STEPS, PGD_BATCH = 1 / 255, 1e-6, 10_000, 20, 40, 256
 
@@ -330,6 +347,42 @@ def nmode(count: int) -> None:
     Console().print(table)
 
 
+def classifier_step(model: NonexpansiveNet, images: Tensor, labels: Tensor) -> Run:
+    """Forward, loss, backward, Adam and, in a constrained network, the retraction."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model.margin_loss(model(images), labels).backward()
+        optimizer.step()
+        if model.constrained:
+            model.retract_()
+
+    return step
+
+
+def nonexpansive(count: int) -> None:
+    """Training step of a non-expansive network against its unconstrained twin's."""
+    title = f"Non-expansive training step, {torch.get_num_threads()} threads, median of {count}"
+    table = Table("shape", "batch", "constrained", "twin", "constrained / twin", "limit", title=title)
+    for name, (size, shape) in SHAPES.items():
+        torch.manual_seed(0)
+        variants: dict[str, Run] = {}
+        for constrained in (True, False):
+            model = NonexpansiveNet(**shape, margin=0.5, constrained=constrained)
+            images = torch.rand(size, *model.hparams["image_shape"])
+            variants[str(constrained)] = classifier_step(model, images, torch.arange(size) % 10)
+        seconds = rounds(variants, count)
+        table.add_row(
+            name,
+            str(size),
+            *(f"{1e3 * statistics.median(seconds[str(kind)]):.1f} ms" for kind in (True, False)),
+            f"{ratio(seconds['True'], seconds['False']):.2f}",
+            f"{CONSTRAINED_LIMIT:g}",
+        )
+    Console().print(table)
+
+
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Training and test images of MNIST with labels, if they are in ``data``; bright bands otherwise."""
     if Path("data/MNIST").is_dir():
@@ -435,7 +488,14 @@ def robustness(count: int) -> None:
     console.print(f"ours / torchattacks, per gradient: {ratio(each['ours'], each['torchattacks']):.2f}")
 
 
-BENCHMARKS = {"sa_node": sa_node, "cvfr": cvfr, "kh": kh, "nmode": nmode, "robustness": robustness}
+BENCHMARKS = {
+    "sa_node": sa_node,
+    "cvfr": cvfr,
+    "kh": kh,
+    "nmode": nmode,
+    "nonexpansive": nonexpansive,
+    "robustness": robustness,
+}
 
 
 def main() -> None:

@@ -10,11 +10,12 @@ from command_line import HERE, RUN, empty_folder, refused, run, run_whole_and_ki
 from data_files import write_cifar10, write_mnist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_attractors.models import NMODE, SANODE
+from lightning_attractors.models import NMODE, SANODE, NonexpansiveNet
 
 PAIRS = sorted(path.stem for path in (HERE / "configs").glob("*.yaml"))
 LETTERS = ["--config", str(HERE / "configs" / "sa_node_letters.yaml")]
 NMODE_LETTERS = ["--config", str(HERE / "configs" / "nmode_letters.yaml")]
+NONEXPANSIVE_LETTERS = ["--config", str(HERE / "configs" / "nonexpansive_letters.yaml")]
 CVFR_LETTERS = ["--config", str(HERE / "configs" / "cvfr_letters.yaml")]
 
 
@@ -365,6 +366,62 @@ def test_a_backbone_of_one_run_serves_another_and_its_file_is_needed_once():
     first = weights(RUN / "checkpoints" / "best.ckpt")
     names = [name for name in first if name.startswith("backbone.")]
     assert all(torch.equal(first[name], rebuilt[name]) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.widths", "[4, 0]"], "widths=[4, 0]: must be numbers of at least 1"),
+        (["--model.strides", "[2, 1]"], "strides=[2, 1]: must divide the sides of the images"),
+        (["--model.kernel_size", 9], "kernel_size=9: must not be larger than the images, (7, 7)"),
+        (["--model.max_substeps", 0], "max_substeps=0: must be null or at least 1"),
+        (["--model.loss", "hinge"], "margin=0.0: must be finite and at least 0, above 0 for hinge"),
+        (["--model.activation", "SiLU"], "activation='SiLU': must be one of ReLU"),
+        (["--model.activation.class_path", "torch.nn.ReLU6"], "lipschitz=None: must be given for ReLU6"),
+        (
+            ["--model.activation.class_path", "torch.nn.SiLU", "--model.lipschitz", 2],
+            "activation='SiLU': must be monotone",
+        ),
+    ],
+)
+def test_settings_of_nonexpansive_networks_that_cannot_work_are_refused(arguments, message):
+    assert message in refused("fit", *NONEXPANSIVE_LETTERS, *arguments)
+    assert not list(Path().glob("runs/**/*.ckpt"))
+
+
+def test_nan_in_a_nonexpansive_network_is_refused_in_one_line():
+    poison = ["--trainer.callbacks+", "accidents.PoisonAt", "--trainer.callbacks.epoch", 0]
+    assert "loss is nan at step 0" in refused("fit", *NONEXPANSIVE_LETTERS, *poison)
+
+
+@pytest.mark.parametrize("activation", ["LeakyReLU", "torch.nn.ReLU6"], ids=["by name", "module"])
+def test_a_killed_nonexpansive_run_resumes_to_the_same_weights(activation):
+    settings = [*NONEXPANSIVE_LETTERS, "--trainer.max_epochs", 4]
+    settings += ["--model.lr_scheduler", "OneCycle", "--model.lr_interval", "step"]
+    named = "." not in activation
+    settings += ["--model.activation" if named else "--model.activation.class_path", activation]
+    run_whole_and_killed([*settings, "--model.lipschitz", 1], 2)
+    run("fit", *settings, "--model.lipschitz", 1, "--ckpt_path", "last")
+    expected = weights("runs/whole/version_0/checkpoints/last.ckpt")
+    resumed = weights(RUN / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+    rebuilt = NonexpansiveNet.load_from_checkpoint(RUN / "checkpoints" / "best.ckpt", map_location="cpu")
+    assert type(rebuilt.activation.function).__name__ == activation.rpartition(".")[2]
+    assert rebuilt(torch.rand(2, 1, 7, 7)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("constrained", ["true", "false"])
+def test_two_processes_train_a_nonexpansive_network_in_mixed_precision(constrained):
+    process = spawn(
+        *("fit", *NONEXPANSIVE_LETTERS, "--trainer.precision", "bf16-mixed"),
+        *("--trainer.devices", 2, "--trainer.strategy", "ddp", "--model.constrained", constrained),
+        *("--trainer.callbacks", "StabilityCertificate"),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "gain bounds" in process.stdout
+    assert "recomputed" not in process.stderr
+    kept = weights(RUN / "checkpoints" / "last.ckpt")
+    assert kept["head.operator.weight"].dtype == torch.float32
 
 
 def test_a_checkpoint_with_other_attractors_is_refused():

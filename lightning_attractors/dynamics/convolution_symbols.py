@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -51,8 +52,26 @@ def symbols(weight: Tensor, first: Tensor, second: Tensor) -> Tensor:
     Returns:
         Shape (F₁·F₂, O, I), complex, in the weight's precision and on its device.
     """
+    return _transformed(weight, _plane(first, second, weight.shape[-1]))
+
+
+def half_symbols(weight: Tensor, grid: Grid) -> Tensor:
+    """The same at the frequencies of a grid, without those that have the conjugate one of another."""
+    return _transformed(weight, _half_plane(grid, weight.shape[-1]))
+
+
+@functools.lru_cache(maxsize=64)
+def _half_plane(grid: Grid, size: int) -> Tensor:
+    return _plane(grid[0].half(), grid[1].all(), size)
+
+
+def _plane(first: Tensor, second: Tensor, size: int) -> Tensor:
+    plane = torch.einsum("fa,gb->fgab", waves(first, size), waves(second, size))
+    return plane.flatten(0, 1).flatten(1)
+
+
+def _transformed(weight: Tensor, plane: Tensor) -> Tensor:
     outputs, inputs, size, _ = weight.shape
-    plane = torch.einsum("fa,gb->fgab", waves(first, size), waves(second, size)).flatten(0, 1).flatten(1)
     taps = weight.permute(2, 3, 0, 1).reshape(size * size, outputs * inputs)
     taps = taps.to(weight.dtype.to_complex())
     return (plane.to(taps) @ taps).view(-1, outputs, inputs)

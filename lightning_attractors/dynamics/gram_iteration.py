@@ -31,6 +31,11 @@ def product_error(inner: int, dtype: torch.dtype) -> float:
     return 2 * (inner + 4) * torch.finfo(dtype).eps
 
 
+def products_are_exact() -> bool:
+    """Whether products of float32 matrices are taken in float32, as :func:`product_error` has it."""
+    return torch.get_float32_matmul_precision() == "highest"
+
+
 def gram_bounds(matrices: Tensor, looseness: float) -> Tensor:
     """Upper bounds of the spectral norms of a batch of matrices; rounding is covered.
 
@@ -56,7 +61,7 @@ def gram_bounds(matrices: Tensor, looseness: float) -> Tensor:
         sizes.append(size.double())
         errors.append(product_error(matrices.shape[2], matrices.dtype))
         matrices = normal @ normal.mH
-        lower, upper = _largest_eigenvalues(matrices)
+        lower, upper = largest_eigenvalues(matrices)
         unit = torch.finfo(matrices.dtype).eps
         for factor, error in zip(reversed(sizes), reversed(errors), strict=True):
             lower, upper = factor * lower.sqrt(), factor * ((upper + error).sqrt() + unit)
@@ -75,8 +80,15 @@ def _frobenius_norms(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.linalg.vector_norm(parts.flatten(1), dim=1, dtype=dtype)
 
 
-def _largest_eigenvalues(hermitian: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the largest eigenvalues, which are at least 0: Σλ² / Σλ, mean + √(r − 1) · deviation."""
+def largest_eigenvalues(hermitian: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of the largest eigenvalues, which are at least 0: Σλ² / Σλ, mean + √(r − 1) · deviation.
+
+    Args:
+        hermitian: Gram matrices, shape (F, r, r).
+
+    Returns:
+        From below and from above, each of shape (F,), float64.
+    """
     rows = hermitian.shape[1]
     trace = hermitian.diagonal(dim1=1, dim2=2).real.sum(dim=1, dtype=torch.float64)
     squares = _frobenius_norms(hermitian, torch.float64).square()

@@ -132,7 +132,11 @@ class ControlledLinear(nn.Module):
     @property
     def scale(self) -> float:
         """What A is multiplied by."""
-        return 1 / max(1.0, self.operator.checked_norm()) if self.controlled else 1.0
+        if not self.controlled:
+            return 1.0
+        norm = self.operator.checked_norm()
+        # as in GradientFlow.count: the same scale with whichever quick norm
+        return 1 / max(1.0, self.operator.norm_bound() if 1 < norm <= _LOOSE else norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, outputs) of x (B, inputs), or (B, outputs, H, W) of images."""

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_attractors.dynamics.convolution_symbols import Frequencies, Grid, symbols
-from lightning_attractors.dynamics.gram_iteration import gram_bounds, product_error
+from lightning_attractors.dynamics.convolution_symbols import Frequencies, Grid, half_symbols, symbols
+from lightning_attractors.dynamics.gram_iteration import gram_bounds, product_error, products_are_exact
 from lightning_attractors.errors import require
 
 Padding = Literal["zeros", "circular"]
@@ -172,7 +172,7 @@ def _quick_bound(
     needed = [length + reach if padding == "zeros" else length for length in image_size]
     between = math.prod(1 / math.cos(reach * math.pi / coarse) for points in needed if points > coarse)
     height, width = (Frequencies(min(points, coarse), twist) for points in needed)
-    matrices = symbols(weight, height.half(), width.all())
+    matrices = half_symbols(weight, (height, width))
     if matrices.shape[1] > matrices.shape[2]:
         matrices = matrices.mT
     bounds = gram_bounds(matrices, _LOOSENESS)
@@ -274,8 +274,8 @@ def _scaled(weight: Tensor) -> tuple[Tensor, float]:
 def _working_dtype(weight: Tensor, rows: int, columns: int) -> torch.dtype:
     """float32, unless the weight is float64, rounding would be felt, or products may be cut short."""
     coarse = product_error(columns, torch.float32) * rows > 0.02
-    cut_short = torch.get_float32_matmul_precision() != "highest"
-    return torch.float64 if coarse or cut_short or weight.dtype == torch.float64 else torch.float32
+    exact = products_are_exact() and not coarse and weight.dtype != torch.float64
+    return torch.float32 if exact else torch.float64
 
 
 def _from_above(norm: float, scale: float) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lightning_attractors.dynamics.newton_schulz import newton_schulz
 from lightning_attractors.dynamics.operator_norms import (
     Padding,
     convolution_norm,
@@ -20,10 +21,8 @@ from lightning_attractors.dynamics.operator_norms import (
 )
 from lightning_attractors.errors import NonFiniteError, require
 
-# One Newton-Schulz step maps singular values in [0, 1.94] to at most 1.1; above, they grow.
+# One Newton-Schulz step maps singular values in [0, 2] to at most 1, but for taps that are cut off.
 _RUNAWAY = 1.1
-# What a retracted norm stays below its radius, so that rounding does not lift it above.
-_ROOM = 1e-6
 # The quick norm is that close to the true one, and may take another of its ways on another machine.
 _SAME_NORM = 1.3
 
@@ -61,8 +60,8 @@ class Operator(nn.Module, ABC):
     def _tight_norm(self, weight: Tensor) -> float: ...
 
     @abstractmethod
-    def _newton_schulz(self, weight: Tensor) -> Tensor:
-        """(3 W − W Wᵀ W) / 2."""
+    def _newton_schulz(self, weight: Tensor) -> tuple[Tensor, float]:
+        """(3 W − W Wᵀ W) / 2 and its norm from above, or infinity where that could be above 1.1."""
 
     @abstractmethod
     def sums(self) -> tuple[int, int]:
@@ -94,15 +93,21 @@ class Operator(nn.Module, ABC):
         Raises:
             NonFiniteError: if an entry is not finite.
         """
-        weight = radius * self._newton_schulz(self.weight / radius)
-        norm = self._quick_norm(weight)
-        if norm > _RUNAWAY * radius:
-            weight, norm = self.weight, self.checked_norm()
-        target = radius * (1 - _ROOM)
-        if norm > target:
-            weight, norm = weight * (target / norm), target * (1 + 0.5 * _ROOM)
-        self.weight.copy_(weight)
-        self._quick = self.weight.detach().clone(), norm
+        weight, norm = self._newton_schulz(self.weight / radius)
+        if not norm <= _RUNAWAY:
+            weight, norm = self.weight / radius, self.checked_norm() / radius
+        room = self._rounding()
+        self.weight.copy_(weight * (radius * (1 - room) / max(1 - room, norm)))
+        self._quick = self.weight.detach().clone(), radius * min(norm * (1 + 0.5 * room), 1 - 0.5 * room)
+
+    def _rounding(self) -> float:
+        """More than twice what rounding every entry by itself can add to the norm, relative to it.
+
+        Of k × k taps each has a norm of its own: ‖E‖₂ ≤ k ‖E‖_F. And ‖W‖_F ≤ √min(O, I) ‖A‖₂.
+        """
+        taps = self.weight[0, 0].numel()
+        roots = math.sqrt(taps * min(self.weight.shape[:2]))
+        return torch.finfo(self.weight.dtype).eps * (roots + 8)
 
     def checked_norm(self) -> float:
         """The quick norm.
@@ -117,7 +122,8 @@ class Operator(nn.Module, ABC):
         return norm
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.norm, dtype=torch.float64)
+        # not what a retraction has left, which may be far above
+        return torch.tensor(self._quick_norm(self.weight.detach()), dtype=torch.float64)
 
     def set_extra_state(self, state: Any) -> None:
         said, norm = float(state), self.norm
@@ -160,10 +166,8 @@ class DenseOperator(Operator):
     def _tight_norm(self, weight: Tensor) -> float:
         return matrix_norm(weight)
 
-    def _newton_schulz(self, weight: Tensor) -> Tensor:
-        outputs, inputs = weight.shape
-        cubed = (weight @ weight.T) @ weight if outputs <= inputs else weight @ (weight.T @ weight)
-        return 1.5 * weight - 0.5 * cubed
+    def _newton_schulz(self, weight: Tensor) -> tuple[Tensor, float]:
+        return newton_schulz(weight)
 
     def sums(self) -> tuple[int, int]:
         return self.weight.shape[1], self.weight.shape[0]
@@ -227,11 +231,15 @@ class ConvolutionOperator(Operator):
     def _tight_norm(self, weight: Tensor) -> float:
         return convolution_norm(weight, self.image_size, self.padding)
 
-    def _newton_schulz(self, weight: Tensor) -> Tensor:
+    def _newton_schulz(self, weight: Tensor) -> tuple[Tensor, float]:
+        if weight.shape[-1] == 1:
+            matrix, norm = newton_schulz(weight[:, :, 0, 0])
+            return matrix[:, :, None, None], norm
         # W Wᵀ W has 3k − 2 taps per axis; those beyond the kernel, which are small, are cut off
         margin = weight.shape[-1] - 1
         squared = functional.conv2d(weight, weight, padding=margin)
-        return 1.5 * weight - 0.5 * functional.conv_transpose2d(squared, weight, padding=margin)
+        weight = 1.5 * weight - 0.5 * functional.conv_transpose2d(squared, weight, padding=margin)
+        return weight, self._quick_norm(weight)
 
     def sums(self) -> tuple[int, int]:
         outputs, inputs, *kernel = self.weight.shape

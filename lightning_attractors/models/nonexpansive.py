@@ -127,9 +127,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
         )
         _check_shape(widths, depths, strides, dense_depth)
         _check_training(max_substeps, loss, temperature, margin, radius)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`")
-            self.save_hyperparameters(ignore=[*OPTIMIZATION_SETTINGS, "activation"])
+        self._save_settings()
         self.span, self.method, self.max_substeps = span, method, max_substeps
         self.activation, self.constrained = Monotone(activation, lipschitz), constrained
         self.loss_name, self.temperature, self.margin, self.radius = loss, temperature, margin, radius
@@ -160,6 +158,14 @@ class NonexpansiveNet(CrossEntropyClassifier):
         self.val_certified_accuracy, self.test_certified_accuracy = MeanMetric(), MeanMetric()
         if constrained:
             self.monitor = "val/certified_accuracy"
+
+    def _save_settings(self) -> None:
+        """Keep the settings for checkpoints: of a module, only what the command line can rebuild it from."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`")
+            self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
+        if isinstance(self.hparams["activation"], nn.Module):
+            self.remove_ignored_hparams(["activation"])
 
     def _linear(self, operator: Operator) -> ControlledLinear:
         return ControlledLinear(operator, controlled=self.constrained)
