@@ -125,7 +125,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
             lr_scheduler=lr_scheduler,
             lr_interval=lr_interval,
         )
-        _check_shape(widths, depths, strides, dense_depth)
+        _check_shape(widths, depths, strides, dense_depth, dense_width)
         _check_training(max_substeps, loss, temperature, margin, radius)
         self._save_settings()
         self.span, self.method, self.max_substeps = span, method, max_substeps
@@ -254,7 +254,7 @@ def _divides(sides: list[int]) -> str:
 
 
 def _check_shape(
-    widths: Sequence[int], depths: Sequence[int], strides: Sequence[int], dense_depth: int
+    widths: Sequence[int], depths: Sequence[int], strides: Sequence[int], dense_depth: int, dense_width: int
 ) -> None:
     """Check the numbers of stages and layers.
 
@@ -266,6 +266,7 @@ def _check_shape(
         fits = len(values) == len(widths) and min(values) >= least
         require(fits, name, values, f"must be {len(widths)} numbers, as widths, each at least {least}")
     require(dense_depth >= 0, "dense_depth", dense_depth, "must be at least 0")
+    require(dense_width >= 1, "dense_width", dense_width, "must be at least 1")
 
 
 def _check_training(

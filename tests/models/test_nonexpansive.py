@@ -123,7 +123,7 @@ def test_the_constant_is_the_product_of_those_of_the_layers_and_holds():
 
 def test_images_keep_their_class_within_their_radius(tmp_path):
     model = small(activation="LeakyReLU")
-    fit(model, tmp_path, max_epochs=3)
+    fit(model, tmp_path)
     images, _ = batch(64)
     labels = model(images).argmax(dim=1)
     radii = model.certified_radii(images, labels)
@@ -132,9 +132,8 @@ def test_images_keep_their_class_within_their_radius(tmp_path):
         direction = torch.randn_like(images)
         length = radii.float() / direction.flatten(1).norm(dim=1)
         assert (model(images + length.view(-1, 1, 1, 1) * direction).argmax(dim=1) == labels).all()
-    (result,) = quiet_trainer(tmp_path, []).test(
-        model, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels)), verbose=False
-    )
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=40)
+    (result,) = quiet_trainer(tmp_path, []).test(model, data, verbose=False)
     assert result["test/certified_accuracy"] == pytest.approx(float((radii >= 36 / 255).double().mean()))
 
 
@@ -224,7 +223,7 @@ def test_weights_that_are_nan_stop_training_with_one_line(tmp_path, constrained,
         ({"kernel_size": 2}, "kernel_size=2: must be odd"),
         ({"padding": "reflect"}, "padding='reflect': must be zeros or circular"),
         ({"dense_depth": -1}, "dense_depth=-1: must be at least 0"),
-        ({"dense_width": 0}, "outputs=0"),
+        ({"dense_width": 0}, "dense_width=0: must be at least 1"),
         ({"span": 0.0}, r"span=0\.0: must be finite and above 0"),
         ({"activation": "SiLU"}, "activation='SiLU': must be one of ReLU"),
         ({"activation": nn.SiLU(), "lipschitz": 2.0}, "activation='SiLU': must be monotone"),
