@@ -15,10 +15,10 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchattacks
+import yaml
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -28,6 +28,7 @@ from torchdiffeq import odeint
 from lightning_attractors.data import MNISTDataModule
 from lightning_attractors.dynamics import FlowMap, KHConv2d, normalized_update
 from lightning_attractors.models import CVFR, SANODE, AttractorClassifier, BackpropCNN, NonexpansiveNet
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.robustness import fgsm_radii, pgd_radii
 
 Run = Callable[[], object]
@@ -37,21 +38,8 @@ GRID, WIDTH, P, M, DELTA = 20, 4, 4.0, 5, 0.1
 BATCH_KH, TIMED_IMAGES, TRAINING_IMAGES = 1000, 100, 50_000
 # nmODE as published for MNIST.
 BATCH_NMODE, NEURONS, DECAY, TIME = 256, 2048, 3.0, 1.0
-# Non-expansive networks of configs/nonexpansive_mnist.yaml and for CIFAR-10, with their batches.
-SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
-    "MNIST": (128, {"widths": [4, 16], "depths": [1, 1], "strides": [2, 2], "dense_depth": 3}),
-    "CIFAR-10": (
-        250,
-        {
-            "image_shape": (3, 32, 32),
-            "widths": [32, 128],
-            "depths": [3, 3],
-            "strides": [2, 2],
-            "pool": 2,
-            "dense_depth": 1,
-        },
-    ),
-}
+# Non-expansive networks: the networks and batches of these configs.
+NONEXPANSIVE = ("nonexpansive_mnist", "nonexpansive_cifar10")
 CONSTRAINED_LIMIT = 1.5
 # Adversarial radii: scan and tolerance of ours, and on how many images the loop by hand is timed.
 SCAN, TOLERANCE, ATTACKED, BY_HAND, PGD_STEPS, PGD_BATCH = 1 / 255, 1e-6, 10_000, 20, 40, 256
@@ -364,12 +352,15 @@ def classifier_step(model: NonexpansiveNet, images: Tensor, labels: Tensor) -> R
 def nonexpansive(count: int) -> None:
     """Training step of a non-expansive network against its unconstrained twin's."""
     title = f"Non-expansive training step, {torch.get_num_threads()} threads, median of {count}"
-    table = Table("shape", "batch", "constrained", "twin", "constrained / twin", "limit", title=title)
-    for name, (size, shape) in SHAPES.items():
+    table = Table("config", "batch", "constrained", "twin", "constrained / twin", "limit", title=title)
+    for name in NONEXPANSIVE:
+        config = yaml.safe_load((Path(__file__).parent.parent / "configs" / f"{name}.yaml").read_text())
+        size, settings = config["data"]["init_args"]["batch_size"], config["model"]["init_args"]
+        shape = {key: value for key, value in settings.items() if key not in OPTIMIZATION_SETTINGS}
         torch.manual_seed(0)
         variants: dict[str, Run] = {}
         for constrained in (True, False):
-            model = NonexpansiveNet(**shape, margin=0.5, constrained=constrained)
+            model = NonexpansiveNet(**shape, constrained=constrained)
             images = torch.rand(size, *model.hparams["image_shape"])
             variants[str(constrained)] = classifier_step(model, images, torch.arange(size) % 10)
         seconds = rounds(variants, count)

@@ -12,6 +12,8 @@ from lightning_attractors.dynamics.gram_iteration import gram_bounds, largest_ei
 # By how much the rounding of float32 may lift the norm before float64 is worth its time.
 _EXCESS = 0.03
 _LOOSENESS = 0.1
+# Columns whose products are summed before they are added to the others.
+_CHUNK = 256
 
 
 @torch.no_grad()
@@ -38,11 +40,14 @@ def newton_schulz(weight: Tensor) -> tuple[Tensor, float]:
 
 
 def _step(wide: Tensor) -> tuple[Tensor, float]:
-    gram = wide @ wide.mT
     rows, columns = wide.shape
+    gram = wide.new_zeros(rows, rows)
+    for part in wide.split(_CHUNK, dim=1):  # shorter sums have less rounding to cover
+        gram.addmm_(part, part.mT)
+    longest = min(columns, _CHUNK) + math.ceil(columns / _CHUNK)
     underflow = rows * columns * torch.finfo(wide.dtype).tiny
     frobenius = math.sqrt(float(gram.diagonal().sum(dtype=torch.float64)) + underflow) * (1 + 1e-3)
-    gram_error = _gamma(columns, wide.dtype) * frobenius**2 + underflow
+    gram_error = _gamma(longest, wide.dtype) * frobenius**2 + underflow
     norm = math.sqrt(float(largest_eigenvalues(gram[None])[1]) + gram_error)
     if norm > 2:  # products of the Gram matrix come closer
         norm = math.sqrt(float(gram_bounds(gram[None], _LOOSENESS)) + gram_error)
