@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -131,29 +132,13 @@ class NonexpansiveNet(CrossEntropyClassifier):
         self.span, self.method, self.max_substeps = span, method, max_substeps
         self.activation, self.constrained = Monotone(activation, lipschitz), constrained
         self.loss_name, self.temperature, self.margin, self.radius = loss, temperature, margin, radius
-        channels, *sides = image_shape
-        layers: dict[str, nn.Module] = {}
-        for number, (width, depth, stride) in enumerate(zip(widths, depths, strides, strict=True)):
-            require(not any(side % stride for side in sides), "strides", list(strides), _divides(sides))
-            sides = [side // stride for side in sides]
-            size = (sides[0], sides[1])
-            layers[f"fold{number}"] = nn.PixelUnshuffle(stride)
-            layers[f"lift{number}"] = self._linear(
-                ConvolutionOperator(channels * stride**2, width, 1, size, padding)
-            )
-            for block in range(depth):
-                layers[f"stage{number}_block{block}"] = self._block(
-                    ConvolutionOperator(width, width, kernel_size, size, padding)
-                )
-            channels = width
+        layers, (channels, *sides) = self._stages(image_shape, widths, depths, strides, kernel_size, padding)
         require(pool >= 1 and not any(side % pool for side in sides), "pool", pool, _divides(sides))
         layers["pool"], layers["flatten"] = ScaledAvgPool(pool), nn.Flatten()
         features = channels * math.prod(side // pool for side in sides)
         for block in range(dense_depth):
             layers[f"dense_block{block}"] = self._block(DenseOperator(features, dense_width))
-        self.layers = nn.Sequential()
-        for name, layer in layers.items():
-            self.layers.add_module(name, layer)
+        self.layers = nn.Sequential(layers)
         self.head = self._linear(DenseOperator(features, num_classes))
         self.val_certified_accuracy, self.test_certified_accuracy = MeanMetric(), MeanMetric()
         if constrained:
@@ -166,6 +151,31 @@ class NonexpansiveNet(CrossEntropyClassifier):
             self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
         if isinstance(self.hparams["activation"], nn.Module):
             self.remove_ignored_hparams(["activation"])
+
+    def _stages(
+        self,
+        image_shape: Sequence[int],
+        widths: Sequence[int],
+        depths: Sequence[int],
+        strides: Sequence[int],
+        kernel_size: int,
+        padding: Padding,
+    ) -> tuple[OrderedDict[str, nn.Module], tuple[int, ...]]:
+        """The layers of all stages by name, and the shape of what the last one gives of an image."""
+        channels, *sides = image_shape
+        layers = OrderedDict[str, nn.Module]()
+        for number, (width, depth, stride) in enumerate(zip(widths, depths, strides, strict=True)):
+            require(not any(side % stride for side in sides), "strides", list(strides), _divides(sides))
+            sides = [side // stride for side in sides]
+            size = (sides[0], sides[1])
+            layers[f"fold{number}"] = nn.PixelUnshuffle(stride)
+            lift = ConvolutionOperator(channels * stride**2, width, 1, size, padding)
+            layers[f"lift{number}"] = self._linear(lift)
+            for block in range(depth):
+                operator = ConvolutionOperator(width, width, kernel_size, size, padding)
+                layers[f"stage{number}_block{block}"] = self._block(operator)
+            channels = width
+        return layers, (channels, *sides)
 
     def _linear(self, operator: Operator) -> ControlledLinear:
         return ControlledLinear(operator, controlled=self.constrained)
@@ -249,7 +259,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
                 layer.operator.retract_(layer.radius(self.max_substeps))
 
 
-def _divides(sides: list[int]) -> str:
+def _divides(sides: Sequence[int]) -> str:
     return f"must divide the sides of the images, which come to {sides[0]} × {sides[1]}"
 
 
