@@ -42,7 +42,7 @@ BATCH_NMODE, NEURONS, DECAY, TIME = 256, 2048, 3.0, 1.0
 NONEXPANSIVE = ("nonexpansive_mnist", "nonexpansive_cifar10")
 CONSTRAINED_LIMIT = 1.5
 # Adversarial radii: scan and tolerance of ours, and on how many images the loop by hand is timed.
-SCAN, TOLERANCE, ATTACKED, BY_HAND, PGD_STEPS, PGD_BATCH = 1 / 255, 1e-6, 10_000, 20, 40, 256
+SCAN, TOLERANCE, ATTACKED, BY_HAND, PGD_STEPS, PGD_BATCH = 1 / 255, 1e-6, 10_000, 100, 40, 256
 
 
 def rounds(variants: dict[str, Run], count: int) -> dict[str, list[float]]:
