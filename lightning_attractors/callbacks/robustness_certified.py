@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_attractors.callbacks.robustness_files import grid
 from lightning_attractors.certificates import certified_accuracy
+from lightning_attractors.certificates.rounding import sums_in_float32
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.norms import NORMS, NormName
 from lightning_attractors.robustness.records import Clean
@@ -45,9 +46,10 @@ def certified_radii(
     certify: Any = getattr(module, "certified_radii", None)
     if certify is None:
         return unknown, ""
-    exact = torch.get_float32_matmul_precision() == "highest"
-    if trainer.precision not in ("32-true", "64-true") or not exact:
-        return unknown, f"not in precision {trainer.precision} with these matrix products"
+    if trainer.precision not in ("32-true", "64-true"):
+        return unknown, f"not in precision {trainer.precision}"
+    if not sums_in_float32(images.device):
+        return unknown, "not with matrix products or convolutions in TF32 or bfloat16: see torch.backends"
     try:
         radii: Tensor = certify(images, labels)
     except SettingError as error:

@@ -137,7 +137,7 @@ def require_known(layer: nn.Module) -> None:
         _require_type(layer.operator, DenseOperator, ConvolutionOperator)
         for values in (layer.operator.weight, layer.bias):
             precise = values.dtype in (torch.float32, torch.float64)
-            require(precise, "dtype", values.dtype, "must be float32, which radii are of")
+            require(precise, "precision", values.dtype, "must be float32, which certificates are of")
     if isinstance(layer, GradientFlow):
         _require_type(layer.activation, Monotone)
         require_plain(layer.activation.function, type(layer.activation.function))

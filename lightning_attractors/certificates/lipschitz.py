@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attractors.certificates.evaluation import FARTHEST, prepare, require_known
+from lightning_attractors.certificates.intervals import require_plain
 from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
 from lightning_attractors.errors import require
 
@@ -26,7 +27,9 @@ def lipschitz_bounds(layers: nn.Sequential) -> dict[str, float]:
         SettingError: naming the type, if a layer has no bound here, is of a subclass, or has hooks.
     """
     bounds = {}
-    for name, layer in layers.named_children():
+    require_plain(layers, nn.Sequential)
+    for name, layer in layers._modules.items():  # named_children skips a layer that comes again
+        assert layer is not None
         require_known(layer)
         if isinstance(layer, ControlledLinear | GradientFlow | ScaledAvgPool):
             bounds[name] = layer.gain_bound() * (1 + _SAFETY)

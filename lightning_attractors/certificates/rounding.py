@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_attractors.dynamics.gram_iteration import products_are_exact
+
 UNIT = 2.0**-24
 
 # FlowMap in float32: Y at an argument off by this share of it (its reduction to one period), and the rest.
@@ -26,6 +28,15 @@ FLOW_VALUE_ERROR = 1e-6
 _EXTRA = 3
 # Products below the smallest normal number of float32 lose more than u, but less than this in sum.
 UNDERFLOW = 1e-30
+
+
+def sums_in_float32(device: torch.device) -> bool:
+    """Whether a device takes sums of float32 products in float32: convolutions on CUDA use TF32 by default.
+
+    ``torch.backends.cudnn.allow_tf32 = False`` changes that.
+    """
+    backend = torch.backends.cudnn if device.type == "cuda" else torch.backends.mkldnn
+    return products_are_exact() and backend.conv.fp32_precision in ("none", "ieee")
 
 
 def accumulated(operations: int) -> float:

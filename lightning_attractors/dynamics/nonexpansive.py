@@ -73,13 +73,16 @@ class GradientFlow(nn.Module):
         if self.substeps is not None:
             return self.substeps
         norm = self.operator.checked_norm()
-        share = self.span * self.activation.lipschitz / 2
-        if math.ceil(share * norm**2) > max(1, math.ceil(share * (norm / _LOOSE) ** 2)):
+        needed = self._needed(norm)
+        if math.ceil(needed) > max(1, math.ceil(self._needed(norm / _LOOSE))):
             norm = self.operator.norm_bound()
-        needed = share * norm**2
+            needed = self._needed(norm)
         valid = f"needs {needed:.3g} sub-steps where ‖A‖ = {norm:.3g}, and at most {_MOST_STEPS} are taken"
         require(needed <= _MOST_STEPS, "span", self.span, valid)
         return max(1, math.ceil(needed))
+
+    def _needed(self, norm: float) -> float:
+        return self.span * self.activation.lipschitz / 2 * norm**2
 
     def field(self, x: Tensor) -> Tensor:
         """−Aᵀσ(Ax + b), of the shape of x."""
@@ -95,7 +98,8 @@ class GradientFlow(nn.Module):
     def gain_bound(self) -> float:
         """Bound of ‖f(x) − f(y)‖ / ‖x − y‖: 1 where every step is proved non-expansive."""
         count = self.count()
-        stiffness = self.span / count * self.operator.norm_bound() ** 2 * self.activation.lipschitz
+        # computed as in count, so that rounding cannot lift it above 2
+        stiffness = 2 * (self._needed(self.operator.norm_bound()) / count)
         if stiffness <= 2:
             return 1.0
         # 1 − hμ for slopes μ in [0, ‖A‖²L] bounds Euler's step; Taylor's polynomial at −h‖A‖²L the others
@@ -140,9 +144,9 @@ class ControlledLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, outputs) of x (B, inputs), or (B, outputs, H, W) of images."""
-        y = self.operator(x)
-        if self.scale < 1:
-            y = y * self.scale
+        y, scale = self.operator(x), self.scale
+        if scale < 1:
+            y = y * scale
         return y + self.bias.view(-1, *(1,) * (x.dim() - 2))
 
     def gain_bound(self) -> float:

@@ -266,8 +266,8 @@ def _scaled(weight: Tensor) -> tuple[Tensor, float]:
     largest = float(weight.abs().max())
     if not math.isfinite(largest):
         return weight, math.inf
-    # 2⁻¹⁰⁰⁰ has a reciprocal
-    scale = 2.0 ** max(math.frexp(largest)[1], -1000) if largest > 0 else 0.0
+    # 2⁻¹⁰⁰⁰ has a reciprocal, and 2¹⁰²⁴ is no number
+    scale = 2.0 ** min(max(math.frexp(largest)[1], -1000), 1023) if largest > 0 else 0.0
     return (weight / scale if scale else weight), scale
 
 

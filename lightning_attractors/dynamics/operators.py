@@ -25,6 +25,8 @@ from lightning_attractors.errors import NonFiniteError, require
 _RUNAWAY = 1.1
 # The quick norm is that close to the true one, and may take another of its ways on another machine.
 _SAME_NORM = 1.3
+# Below the radius, at the least: more than the slack of the tight norm, which may have to decide there.
+_ROOM = 1e-8
 
 
 class Operator(nn.Module, ABC):
@@ -93,11 +95,13 @@ class Operator(nn.Module, ABC):
         Raises:
             NonFiniteError: if an entry is not finite.
         """
-        weight, norm = self._newton_schulz(self.weight / radius)
-        if not norm <= _RUNAWAY:
-            weight, norm = self.weight / radius, self.checked_norm() / radius
-        room = self._rounding()
-        self.weight.copy_(weight * (radius * (1 - room) / max(1 - room, norm)))
+        with torch.autocast(self.weight.device.type, enabled=False):
+            weight, norm = self._newton_schulz(self.weight / radius)
+            scale = radius
+            if not norm <= _RUNAWAY:  # weights as they are: each entry is to be rounded only once
+                weight, norm, scale = self.weight, self.checked_norm() / radius, 1.0
+            room = self._rounding()
+            self.weight.copy_(weight * (scale * (1 - room) / max(1 - room, norm)))
         self._quick = self.weight.detach().clone(), radius * min(norm * (1 + 0.5 * room), 1 - 0.5 * room)
 
     def _rounding(self) -> float:
@@ -107,7 +111,7 @@ class Operator(nn.Module, ABC):
         """
         taps = self.weight[0, 0].numel()
         roots = math.sqrt(taps * min(self.weight.shape[:2]))
-        return torch.finfo(self.weight.dtype).eps * (roots + 8)
+        return max(_ROOM, torch.finfo(self.weight.dtype).eps * (roots + 8))
 
     def checked_norm(self) -> float:
         """The quick norm.
@@ -205,7 +209,7 @@ class ConvolutionOperator(Operator):
         require(odd, "kernel_size", kernel_size, "must be odd")
         fits = kernel_size <= min(image_size)
         require(fits, "kernel_size", kernel_size, f"must not be larger than the images, {image_size}")
-        self.image_size, self.padding = image_size, padding
+        self.image_size, self.padding = (image_size[0], image_size[1]), padding
         self.reach = kernel_size // 2
         centre = nn.init.orthogonal_(torch.empty(outputs, inputs))
         weight = 0.1 * torch.randn(outputs, inputs, kernel_size, kernel_size)
@@ -221,6 +225,8 @@ class ConvolutionOperator(Operator):
         return self._convolve(y, self.weight.flip(2, 3).transpose(0, 1))
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        size = tuple(x.shape[-2:])
+        require(size == self.image_size, "images", size, f"must be of {self.image_size}, as the norm is")
         if self.padding == "zeros" or self.reach == 0:
             return functional.conv2d(x, weight, padding=self.reach)
         return functional.conv2d(functional.pad(x, (self.reach,) * 4, mode="circular"), weight)

@@ -126,6 +126,8 @@ class NonexpansiveNet(CrossEntropyClassifier):
             lr_scheduler=lr_scheduler,
             lr_interval=lr_interval,
         )
+        three = len(image_shape) == 3 and min(image_shape) >= 1
+        require(three, "image_shape", image_shape, "must be (C, H, W), each at least 1")
         _check_shape(widths, depths, strides, dense_depth, dense_width)
         _check_training(max_substeps, loss, temperature, margin, radius)
         self._save_settings()

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
+from lightning_attractors.certificates.rounding import sums_in_float32
 from lightning_attractors.errors import SettingError
 
 COUNT, SIDE = 30, 4
@@ -203,3 +204,16 @@ def test_an_unknown_norm_is_refused_before_training(norm, tmp_path):
 def test_an_attack_cannot_have_the_name_of_the_certificates_files():
     with pytest.raises(SettingError, match="attacks='certified': must have another name"):
         RobustnessCurve([{"class_path": "pgd_radius", "name": "certified"}])
+
+
+def test_convolutions_in_tf32_or_bfloat16_have_no_certificate(tmp_path):
+    assert sums_in_float32(torch.device("cpu"))
+    assert not sums_in_float32(torch.device("cuda"))  # PyTorch's default
+    before = torch.backends.mkldnn.conv.fp32_precision
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    try:
+        measured(tmp_path, HalvesL2(), ["fgsm_radius"])
+    finally:
+        torch.backends.mkldnn.conv.fp32_precision = before
+    assert "TF32 or bfloat16" in report(tmp_path, "fgsm_radius")["certificate"]["reason"]
+    assert not list((tmp_path / "robustness").glob("certified*"))

@@ -119,6 +119,12 @@ def test_the_constant_is_the_product_over_the_layers_that_data_passes():
     assert float(constants[0, 2]) == pytest.approx(2 * float(differences.norm()))
 
 
+def test_a_layer_that_comes_twice_counts_twice():
+    layer = ControlledLinear(DenseOperator(4, 4), controlled=False)
+    layer.operator.weight.data.mul_(2)
+    assert list(lipschitz_bounds(nn.Sequential(layer, layer)).values()) == pytest.approx([2.0, 2.0])
+
+
 def test_radii_of_a_linear_classifier_are_its_exact_distances():
     head = ControlledLinear(DenseOperator(2, 3), controlled=False)
     head.operator.weight.data = torch.tensor([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])
@@ -308,6 +314,8 @@ def test_layers_that_are_not_known_or_may_compute_something_else_are_refused():
             ) as caught:
                 call(nn.Sequential(layer))
             assert "\n" not in str(caught.value)
+    with pytest.raises(SettingError, match=r"^module='Sequential': must have no forward hooks"):
+        l2_radii(hooked(nn.Sequential(nn.Flatten())), head, torch.ones(1, 4), torch.tensor([0]))
     with pytest.raises(SettingError, match=r"^module='ControlledLinear': must have no forward hooks"):
         l2_radii(nn.Sequential(), hooked(head), torch.ones(1, 4), torch.tensor([0]))
 

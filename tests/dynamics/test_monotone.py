@@ -64,3 +64,12 @@ def test_an_unknown_name_is_refused_and_the_known_are_named():
     message = refused("GELU")
     assert message.startswith("activation='GELU': must be one of ReLU, ")
     assert message.endswith(", or a module")
+
+
+def test_a_module_that_works_in_place_is_as_good_as_any():
+    assert Monotone(nn.ReLU(inplace=True), 1.0).lipschitz == 1.0
+
+
+@pytest.mark.parametrize("function", [nn.Softmax(dim=-1), nn.Softmax(dim=0)])
+def test_what_mixes_entries_is_refused(function):
+    assert refused(function, 1.0) == "activation='Softmax': must act on every entry by itself"

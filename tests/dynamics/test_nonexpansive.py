@@ -224,3 +224,16 @@ def test_settings_out_of_range_are_refused():
             GradientFlow(DenseOperator(2, 2), **settings)
     with pytest.raises(SettingError, match=r"^lipschitz=None"):
         GradientFlow(DenseOperator(2, 2), activation=Monotone(nn.Tanh()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_loaded_takes_as_many_substeps_as_what_was_retracted(dtype):
+    for seed in range(20):
+        torch.manual_seed(seed)
+        flow, other = (GradientFlow(DenseOperator(20, 20)).to(dtype) for _ in range(2))
+        with torch.no_grad():
+            flow.operator.weight.add_(0.1 * torch.randn_like(flow.operator.weight))
+        for _ in range(2):
+            flow.operator.retract_(flow.radius(1))
+        other.load_state_dict(flow.state_dict())
+        assert flow.count() == other.count() == 1

@@ -193,6 +193,23 @@ def test_scales_near_the_ends_of_float32(scale):
         assert bound(kernel[:, :, 1, 1]) >= float(kernel[:, :, 1, 1].double().abs().max())
 
 
+def test_norms_near_the_largest_number():
+    weight = torch.tensor([[1.5e308]], dtype=torch.float64)
+    assert all(bound(weight) >= 1.5e308 for bound in MATRICES)
+
+
+def test_precision_set_for_one_backend_does_not_undercut_the_norm():
+    weight = make_kernel("random", 40, 40, 1, seed=4)[:, :, 0, 0]
+    true = float(torch.linalg.svdvals(weight.double())[0])
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        found = [bound(weight) for bound in MATRICES]
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+    assert all(true <= bound <= 1.09 * true for bound in found)
+
+
 def test_zero_and_values_that_are_not_finite():
     for value, expected in ((0.0, 0.0), (math.inf, math.inf), (math.nan, math.inf)):
         kernel = torch.zeros(2, 3, 3, 3)

@@ -156,7 +156,8 @@ def test_weights_of_zero_stay_zero_and_what_is_not_finite_is_refused():
     for operator in (DenseOperator(3, 4), convolution(2, 2, 3, "zeros")):
         operator.weight.data.zero_()
         operator.retract_(1.0)
-        assert operator.norm < 1e-15
+        assert operator.norm_bound() == 0
+        assert operator.norm < 1e-15  # room for underflow
         assert bool((operator.weight == 0).all())
         for value in (math.nan, math.inf):
             operator.weight.data.view(-1)[0] = value
@@ -173,7 +174,9 @@ def test_newton_schulz_of_one_tap_is_that_of_its_matrix(place, padding):
     tap = 0.8 * torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0][:2] + 0.05
     operator.weight.data.zero_()
     operator.weight.data[:, :, place[0], place[1]] = tap
-    found, _ = operator._newton_schulz(operator.weight.detach())
+    found, norm = operator._newton_schulz(operator.weight.detach())
+    operator.weight.data = found
+    assert float(singular_values(operator)[0]) <= norm
     expected = torch.zeros_like(found)
     expected[:, :, place[0], place[1]] = 1.5 * tap - 0.5 * tap @ tap.T @ tap
     torch.testing.assert_close(found, expected)
@@ -186,7 +189,7 @@ def test_newton_schulz_of_a_convolution_is_that_of_its_matrix_within_the_kernel(
     operator.weight.data[:, :, 3:6, 3:6] = 0.2 * torch.randn(3, 2, 3, 3, dtype=torch.float64)
     basis = torch.eye(2 * 81, dtype=torch.float64).view(-1, 2, 9, 9)
     before = operator(basis).flatten(1).T.detach()
-    operator.weight.data = operator._newton_schulz(operator.weight.detach())[0]
+    operator.weight.data, _ = operator._newton_schulz(operator.weight.detach())
     after = operator(basis).flatten(1).T.detach()
     torch.testing.assert_close(after, 1.5 * before - 0.5 * before @ before.T @ before)
 
@@ -217,3 +220,20 @@ def test_kernels_that_do_not_fit_are_refused():
             DenseOperator(*sizes)
         with pytest.raises(SettingError, match="puts="):
             ConvolutionOperator(*sizes, 1, SIZE)
+
+
+def test_autocast_does_not_coarsen_a_retraction():
+    operator, twin = (convolution(3, 3, 3, "zeros", scale=0.3) for _ in range(2))
+    operator.retract_(0.7)
+    with torch.autocast("cpu", torch.bfloat16):
+        twin.retract_(0.7)
+    assert torch.equal(operator.weight, twin.weight)
+    assert operator.norm == twin.norm
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_images_of_another_size_than_the_norms_are_refused(kernel):
+    operator = ConvolutionOperator(1, 1, kernel, SIZE)
+    for call in (operator, operator.adjoint):
+        with pytest.raises(SettingError, match=r"^images=\(5, 6\): must be of \(6, 5\), as the norm is"):
+            call(torch.zeros(1, 1, 5, 6))
