@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 import torchattacks
-from attacked_runs import (
+from finished_runs import (
     BATCH,
     Attack,
     attacked,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torchattacks
-from attacked_runs import BATCH, attacked, best_checkpoint, classes_of, conclude, margin, nearer, test_images
+from finished_runs import BATCH, attacked, best_checkpoint, classes_of, conclude, margin, nearer, test_images
 from torch import Tensor
 
 from lightning_attractors.models import NonexpansiveNet

@@ -16,11 +16,10 @@ import json
 from pathlib import Path
 
 import torch
-import yaml
+from finished_runs import best_checkpoint, test_images
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_attractors import data
 from lightning_attractors.models import SANODE
 from lightning_attractors.robustness import SpectralProbe, robust_fraction
 from lightning_attractors.writing import csv_table, write_atomically
@@ -31,11 +30,8 @@ Curves = dict[float, Tensor]
 
 def probe_of(run: Path, count: int) -> tuple[SANODE, SpectralProbe]:
     """The best model of a run and the probe of it, with the first test images of the run's data."""
-    model = SANODE.load_from_checkpoint(run / "checkpoints" / "best.ckpt", map_location="cpu").eval()
-    settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
-    module = getattr(data, settings["class_path"].rpartition(".")[2])(**settings.get("init_args", {}))
-    module.setup()
-    images, labels = module.datasets["test"].__getitems__(range(min(count, len(module.datasets["test"]))))
+    model = SANODE.load_from_checkpoint(best_checkpoint(run), map_location="cpu").eval()
+    images, labels = test_images(run, count)
 
     def final_states(states: Tensor) -> Tensor:
         return model.final_state(states.view(-1, *model.image_shape))

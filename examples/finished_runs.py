@@ -1,4 +1,4 @@
-"""What the scripts that attack finished runs share."""
+"""What the scripts that look at finished runs share."""
 
 from __future__ import annotations
 
