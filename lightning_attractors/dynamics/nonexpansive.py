@@ -14,9 +14,6 @@ from lightning_attractors.dynamics.operators import Operator
 from lightning_attractors.errors import SettingError, require
 
 _MOST_STEPS = 1000
-# Where so much less norm would save a sub-step, the tight norm decides: the quick one may exceed it by more
-# in another precision or on another machine, and n must not depend on that.
-_LOOSE = 1.2
 
 
 class GradientFlow(nn.Module):
@@ -73,10 +70,10 @@ class GradientFlow(nn.Module):
         if self.substeps is not None:
             return self.substeps
         norm = self.operator.checked_norm()
-        needed = self._needed(norm)
-        if math.ceil(needed) > max(1, math.ceil(self._needed(norm / _LOOSE))):
+        if self._needed(norm) > 1:
+            # the quick norm may be another one on another machine, and n must not depend on that
             norm = self.operator.norm_bound()
-            needed = self._needed(norm)
+        needed = self._needed(norm)
         valid = f"needs {needed:.3g} sub-steps where ‖A‖ = {norm:.3g}, and at most {_MOST_STEPS} are taken"
         require(needed <= _MOST_STEPS, "span", self.span, valid)
         return max(1, math.ceil(needed))
@@ -140,7 +137,7 @@ class ControlledLinear(nn.Module):
             return 1.0
         norm = self.operator.checked_norm()
         # as in GradientFlow.count: the same scale with whichever quick norm
-        return 1 / max(1.0, self.operator.norm_bound() if 1 < norm <= _LOOSE else norm)
+        return 1 / max(1.0, self.operator.norm_bound()) if norm > 1 else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, outputs) of x (B, inputs), or (B, outputs, H, W) of images."""

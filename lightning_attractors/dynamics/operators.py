@@ -122,7 +122,8 @@ class Operator(nn.Module, ABC):
         norm = self.norm
         if not math.isfinite(norm):
             shape = tuple(self.weight.shape)
-            raise NonFiniteError(f"the weight of shape {shape} is not finite: lower the learning rate")
+            cure = "lower the learning rate, or take an earlier checkpoint"
+            raise NonFiniteError(f"the weight of shape {shape} is not finite: {cure}")
         return norm
 
     def get_extra_state(self) -> Tensor:

@@ -243,3 +243,21 @@ def test_settings_out_of_range_are_refused_in_one_line(settings, message):
     with pytest.raises(SettingError, match=f"^{message}") as caught:
         small(**settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("largest", [1, 2, 3])
+def test_a_reloaded_network_is_the_same_function(largest):
+    def network():
+        shape = {"widths": [4], "depths": [1], "strides": [2], "dense_depth": 1, "dense_width": 16}
+        return NonexpansiveNet(3, (1, 8, 8), max_substeps=largest, **shape).eval()
+
+    trained, reloaded = network(), network()
+    with torch.no_grad():
+        for layer in trained.layers:
+            if isinstance(layer, GradientFlow):  # an uneven spectrum, where quick norms are loose
+                weight = layer.operator.weight
+                weight.mul_(torch.linspace(0.1, 0.7, len(weight)).view(-1, *(1,) * (weight.dim() - 1)))
+    trained.retract_()
+    reloaded.load_state_dict(trained.state_dict())
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.equal(trained(images), reloaded(images))
