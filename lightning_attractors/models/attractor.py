@@ -52,7 +52,7 @@ class AttractorClassifier(Classifier):
         dt: step length Δt, above 0.
         steps: integration steps while training, at least 1.
         eval_steps: integration steps otherwise; by default ``steps``.
-        integrator: ``euler`` or ``rk4``.
+        integrator: ``euler``, ``heun`` or ``rk4``.
         closeness: metrics of the family, by name, that compare final states (B, N) with attractors (B, N).
         bound: states are clamped to [−bound, bound] after every step, if given.
         num_realisations: realisations of the noise that an evaluation averages over.

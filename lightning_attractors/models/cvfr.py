@@ -64,7 +64,7 @@ class CVFR(AttractorClassifier):
         dt: step length Δt, above 0.
         steps: integration steps while training, at least 1.
         eval_steps: integration steps otherwise; by default ``steps``.
-        integrator: ``euler`` (as published) or, without noise, ``rk4``.
+        integrator: ``euler`` (as published) or, without noise, ``heun`` or ``rk4``.
         optimizer: makes the optimiser of the parameters.
         optimizers: optimisers of parameters whose name starts with the key, such as ``coupling``.
         lr_scheduler: makes the learning-rate scheduler from the optimiser.

@@ -48,7 +48,7 @@ class SANODE(AttractorClassifier):
         dt: step length Δt, above 0.
         steps: integration steps while training, at least 1.
         eval_steps: integration steps otherwise; by default ``steps``.
-        integrator: ``euler`` (as published) or ``rk4``.
+        integrator: ``euler`` (as published), ``heun`` or ``rk4``.
         block: pixels of each class's block in its attractor; by default as many as fit.
         optimizer: makes the optimiser of the parameters.
         optimizers: optimisers of parameters whose name starts with the key, such as ``coupling``.

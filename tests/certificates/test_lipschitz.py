@@ -328,5 +328,5 @@ def test_what_float32_does_not_cover_is_refused():
             l2_radii(layers, head, torch.full((1, 1, 8, 8), value), labels)
     with pytest.raises(SettingError, match=r"^images=torch.uint8: must be of floating point"):
         l2_radii(layers, head, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), labels)
-    with pytest.raises(SettingError, match=r"^dtype=torch.bfloat16: must be float32"):
+    with pytest.raises(SettingError, match=r"^precision=torch.bfloat16: must be float32"):
         l2_radii(layers.bfloat16(), head, torch.zeros(1, 1, 8, 8), labels)

@@ -251,7 +251,7 @@ def test_drawings_that_cannot_be_patterns_are_refused(tmp_path):
         ({"seed": -1}, "seed=-1"),
         ({"distance_threshold": 0.6}, "distance_threshold=0.6"),
         ({"integrator": "rk4", "sigma": 0.1}, "integrator='rk4': must be euler where sigma is above 0"),
-        ({"integrator": "heun"}, "integrator='heun'"),
+        ({"integrator": "midpoint"}, "integrator='midpoint'"),
         ({"coupling": "dense"}, "coupling='dense'"),
         ({"patterns": "stripes"}, "patterns='stripes': must be random, blocks or files"),
         ({"patterns": torch.eye(3, 19)}, "patterns='19 pixels': must have 20"),

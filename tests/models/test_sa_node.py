@@ -146,7 +146,7 @@ def test_inversion_recovers_the_image():
         ({"steps": 0}, "steps=0: must be at least 1"),
         ({"eval_steps": 0}, "eval_steps=0"),
         ({"block": 7}, "block=7: 3 blocks must fit into 20 nodes, so from 1 to 6"),
-        ({"integrator": "heun"}, "integrator='heun'"),
+        ({"integrator": "midpoint"}, "integrator='midpoint'"),
         ({"coupling": "dense"}, "coupling='dense'"),
         ({"num_classes": 21}, "num_classes=21"),
         ({"num_classes": 1}, "num_classes=1: must be at least 2"),
