@@ -128,7 +128,7 @@ def at_radius(run: Path, images: Tensor, labels: Tensor, for_autoattack: int) ->
     lines, closest = [], {"PGD": math.inf, "AutoAttack": math.inf}
     spread = torch.linspace(0, len(certified) - 1, min(for_autoattack, len(certified))).long().unique()
     jobs = [("PGD", part) for part in certified.split(BATCH)]
-    jobs += [("AutoAttack", part) for part in certified[spread].split(BATCH // 5)]
+    jobs += [("AutoAttack", part) for part in certified[spread].split(BATCH // 5) if len(part)]
     for kind, part in jobs:
         x, y, reach = images[part], labels[part], radii[part]
         if kind == "PGD":
