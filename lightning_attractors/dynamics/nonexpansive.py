@@ -83,8 +83,7 @@ class GradientFlow(nn.Module):
 
     def field(self, x: Tensor) -> Tensor:
         """−Aᵀσ(Ax + b), of the shape of x."""
-        current = self.operator(x)
-        current = current + self.bias.view(-1, *(1,) * (x.dim() - 2)) if x.dim() > 1 else current + self.bias
+        current = self.operator(x) + self.bias.view(-1, *(1,) * (x.dim() - 2))
         return -self.operator.adjoint(self.activation(current))
 
     def forward(self, x: Tensor) -> Tensor:
