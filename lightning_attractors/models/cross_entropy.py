@@ -40,12 +40,16 @@ class CrossEntropyClassifier(Classifier):
         return logits
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        logits = self(images)
+        self.validate(*batch)
+
+    def validate(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Log accuracy and loss of a validation batch, and give its logits (B, K)."""
+        logits: Tensor = self(images)
         self.val_accuracy.update(logits, labels)
         self.val_loss.update(functional.cross_entropy(logits, labels), weight=len(labels))
         self.log("val/accuracy", self.val_accuracy, on_epoch=True, prog_bar=True)
         self.log("val/loss", self.val_loss, on_epoch=True)
+        return logits
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch

@@ -208,10 +208,8 @@ class NonexpansiveNet(CrossEntropyClassifier):
         return functional.cross_entropy(logits.scatter_add(1, columns, lowered), labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        super().validation_step(batch, batch_idx)
         images, labels = batch
-        with torch.no_grad():
-            untempered = self(images).double() * self.temperature
+        untempered = self.validate(images, labels).double() * self.temperature
         constants = pair_constants(self.head, math.prod(lipschitz_bounds(self.layers).values()))
         radii = pair_radii(untempered, labels, constants)
         self.val_certified_accuracy.update((radii >= self.radius).float())
