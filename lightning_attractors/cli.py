@@ -31,8 +31,10 @@ from lightning_attractors.runs import (
     configured_loggers,
     log_root,
     newest_checkpoint,
+    precision_of_run,
 )
 from lightning_attractors.summary import print_summary
+from lightning_attractors.training import SamePrecision, faster_precision, warn_if_slow
 from lightning_attractors.writing import csv_table
 
 _LOGGER = {
@@ -46,8 +48,11 @@ class AttractorsCLI(LightningCLI):
 
     The folder is ``<save_dir>/<name>/version_<k>`` of the TensorBoard logger and holds config, checkpoints,
     events, certificate, pictures and curves. ``--ckpt_path last`` (or ``best``) means the newest run under
-    that name; ``fit --ckpt_path last`` goes on in that run's own folder.
+    that name; ``fit --ckpt_path last`` goes on in that run's own folder. With ``trainer.precision: auto``
+    the config that is saved names the precision that was chosen.
     """
+
+    begun_with: str | None = None  # the precision of the run that is resumed
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(BestCheckpoint, "checkpoint")
@@ -67,6 +72,7 @@ class AttractorsCLI(LightningCLI):
             found = newest_checkpoint(root, path)
             path = config.ckpt_path = str(found)
             if resumed:
+                self.begun_with = precision_of_run(found.parent.parent)
                 for logger in loggers:
                     logger.init_args.version = found.parent.parent.name
         if path is not None and "://" not in str(path):
@@ -91,6 +97,12 @@ class AttractorsCLI(LightningCLI):
             else:
                 extra.append(EpochLines())
                 kwargs["enable_progress_bar"] = False
+        if config.precision == "auto":
+            extra.append(SamePrecision())
+            kwargs["precision"] = faster_precision(self.model, config.accelerator, self.begun_with)
+            self.config[self.subcommand].trainer.precision = kwargs["precision"]
+        else:
+            warn_if_slow(config.precision, self.model, config.accelerator)
         if config.enable_checkpointing is not False:
             # The best one first: it is the trainer's checkpoint callback.
             extra += [self._get(self.config_init, "checkpoint"), LastCheckpoint()]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from lightning_attractors.errors import SettingError, require
 
@@ -39,6 +40,16 @@ def newest_checkpoint(root: Path, name: str) -> Path:
     if not found:
         raise SettingError("ckpt_path", name, f"there is no {name}.ckpt of an earlier run in {root}")
     return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def precision_of_run(folder: Path) -> str | None:
+    """The trainer's precision in a run's newest config, if it can be read."""
+    for name in ("config_resumed.yaml", "config.yaml"):
+        try:
+            return str(yaml.safe_load((folder / name).read_text())["trainer"]["precision"])
+        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            continue
+    return None
 
 
 def check_checkpoint(path: str) -> None:

@@ -9,9 +9,9 @@ from lightning_attractors.models.interval_training import IntervalTraining
 from lightning_attractors.models.krotov_hopfield import KrotovHopfield
 from lightning_attractors.models.nmode import NMODE
 from lightning_attractors.models.nonexpansive import NonexpansiveNet
-from lightning_attractors.models.optimizers import GroupedOptimizer, OneCycle
 from lightning_attractors.models.sa_node import SANODE
 from lightning_attractors.models.trades import TRADES
+from lightning_attractors.optim import GroupedOptimizer, OneCycle
 
 __all__ = [
     "CVFR",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor, nn
 
 from lightning_attractors.models.activations import ActivationName
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.convolutional import ConvolutionalClassifier
+from lightning_attractors.optim import OptimizerCallable
 
 
 class BackpropCNN(ConvolutionalClassifier):

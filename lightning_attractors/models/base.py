@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable
 
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.models.optimizers import build_optimizer
+from lightning_attractors.optim import OptimizerCallable, build_optimizer
 
 OPTIMIZATION_SETTINGS = ["optimizer", "optimizers", "lr_scheduler", "lr_interval"]
 
@@ -42,6 +42,10 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.optimizer_factory, self.optimizer_factories)
+        for group in optimizer.param_groups:
+            if group.get("precision") == "auto":  # Muon's: the config of a run then says what it ran in
+                bfloat16 = str(self.trainer.precision).startswith("bf16")
+                group["precision"] = "bfloat16" if bfloat16 else "float32"
         if self.scheduler_factory is None:
             return optimizer
         scheduler: Any = self.scheduler_factory(optimizer)

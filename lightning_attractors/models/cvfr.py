@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor
 
 from lightning_attractors.dynamics import (
@@ -26,6 +26,7 @@ from lightning_attractors.models.attractor import AttractorClassifier, NoiseStre
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.patterns import Patterns
 from lightning_attractors.models.planting import coupling_scale, plant
+from lightning_attractors.optim import OptimizerCallable
 
 
 class CVFR(AttractorClassifier):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -29,6 +29,7 @@ from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.activations import ActivationName
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.convolutional import ConvolutionalClassifier
+from lightning_attractors.optim import OptimizerCallable
 from lightning_attractors.writing import write_atomically
 
 

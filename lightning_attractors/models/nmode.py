@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,6 +34,7 @@ from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
 from lightning_attractors.models.interval_training import IntervalTraining, is_certified, worst_case_loss
 from lightning_attractors.models.modes import evaluating
 from lightning_attractors.models.trades import TRADES
+from lightning_attractors.optim import OptimizerCallable
 
 _OBJECTS = ("backbone", "trades", "intervals")
 # Streams of random numbers.

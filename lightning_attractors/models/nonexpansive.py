@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -30,6 +30,7 @@ from lightning_attractors.dynamics import (
 from lightning_attractors.errors import require
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
+from lightning_attractors.optim import OptimizerCallable
 
 LossName = Literal["cross_entropy", "hinge"]
 

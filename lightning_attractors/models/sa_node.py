@@ -6,7 +6,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor, nn
 
 from lightning_attractors.dynamics import (
@@ -23,6 +23,7 @@ from lightning_attractors.errors import require
 from lightning_attractors.metrics import AttractorAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+from lightning_attractors.optim import OptimizerCallable
 
 # Share of the stability bound that trained eigenvalues may use; the rest is the slowest decay rate.
 _BOUND_SHARE = 0.99

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from lightning_attractors.errors import require
 from lightning_attractors.training.feature_cache import FeatureCache
+from lightning_attractors.training.precision import TrainerPrecision, faster_precision
 from lightning_attractors.writing import run_folder
 
 FilterPrecision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -72,6 +73,8 @@ class TwoPhaseTrainer(L.Trainer):
             in (0, 1].
         feature_cache_gb: memory, per process, in which features of the training images may be kept during
             the classifier phase, at least 0.
+        precision: as for ``lightning.Trainer``, or ``auto`` for
+            :func:`~lightning_attractors.training.faster_precision`.
         **settings: as for ``lightning.Trainer``; of these, ``max_epochs``, ``min_epochs`` and ``max_steps``
             count the classifier phase only. The trainer's attributes of that name count both phases.
 
@@ -88,6 +91,7 @@ class TwoPhaseTrainer(L.Trainer):
         filter_precision: FilterPrecision | None = None,
         patch_fraction: float = 1.0,
         feature_cache_gb: float = 0.0,
+        precision: TrainerPrecision | None = None,
         **settings: Any,
     ) -> None:
         require(filter_epochs >= 0, "filter_epochs", filter_epochs, "must be at least 0")
@@ -98,7 +102,9 @@ class TwoPhaseTrainer(L.Trainer):
         require(0 < patch_fraction <= 1, "patch_fraction", patch_fraction, "must be above 0 and at most 1")
         require(feature_cache_gb >= 0, "feature_cache_gb", feature_cache_gb, "must be at least 0")
         self.filter_epochs = filter_epochs
-        super().__init__(**settings)
+        if precision == "auto":
+            precision = faster_precision(accelerator=settings.get("accelerator", "auto"))
+        super().__init__(precision=precision, **settings)
         if self.fast_dev_run:  # type: ignore[attr-defined]
             self.filter_epochs = min(filter_epochs, 1)
         self.filter_batch_size = filter_batch_size

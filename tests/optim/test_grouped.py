@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from lightning_attractors.errors import SettingError
-from lightning_attractors.models import GroupedOptimizer, OneCycle
-from lightning_attractors.models.optimizers import build_optimizer
+from lightning_attractors.optim import GroupedOptimizer, OneCycle, build_optimizer
 
 
 def adam(parameters):

@@ -1,0 +1,145 @@
+"""``precision: auto``: float32 or bfloat16 products, by what is faster on the machine at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import nn
+
+from lightning_attractors.errors import SettingError, require
+from lightning_attractors.linalg import ProductSpeed, measure_products
+
+FasterPrecision = Literal["32-true", "bf16-mixed"]
+# Lightning's own, and "auto"
+TrainerPrecision = Literal[
+    "auto",
+    "32-true",
+    "16-mixed",
+    "bf16-mixed",
+    "64-true",
+    "16-true",
+    "bf16-true",
+    "transformer-engine",
+    "transformer-engine-float16",
+    "64",
+    "32",
+    "16",
+    "bf16",
+    64,
+    32,
+    16,
+]
+Measure = Callable[[tuple[int, int, int], torch.device], ProductSpeed]
+
+# Rows of a batch, and the layer of a module that has none.
+_ROWS, _LAYER = 256, (1024, 1024)
+# A precision that is slower than the other by more than this is worth a word, or another choice.
+_MUCH_SLOWER = 2.0
+# What a process has chosen, for the processes that Lightning's launcher starts from it.
+_CHOSEN = "LIGHTNING_ATTRACTORS_PRECISION"
+
+
+def faster_precision(
+    module: nn.Module | None = None,
+    accelerator: Any = "auto",
+    begun_with: str | None = None,
+    measure: Measure = measure_products,
+) -> FasterPrecision:
+    """The ``precision`` for a ``Trainer`` in which products of the module's shape are faster here.
+
+    One line of the log says what was chosen and why. Processes that Lightning starts from this one choose
+    the same.
+
+    Args:
+        module: whose largest weight says what shape to measure.
+        accelerator: the trainer's; where it leaves the choice, the device that Lightning takes.
+        begun_with: the precision of a run that is to be resumed, which it keeps unless that is more than
+            twice as slow here.
+        measure: times products, as :func:`~lightning_attractors.linalg.measure_products` does.
+
+    Returns:
+        ``bf16-mixed`` where bfloat16 is faster by a fifth or more, else ``32-true``.
+
+    Raises:
+        SettingError: if the device can compute products in neither.
+
+    Example:
+        >>> def slow_bfloat16(shape, device):
+        ...     return ProductSpeed(shape, device, float32=0.001, bfloat16=0.025)
+        >>> faster_precision(torch.nn.Linear(784, 10), "cpu", measure=slow_bfloat16)
+        '32-true'
+    """
+    started_by_a_launcher = "LOCAL_RANK" in os.environ
+    chosen = os.environ.get(_CHOSEN)
+    if started_by_a_launcher and chosen in get_args(FasterPrecision):
+        return chosen  # type: ignore[return-value]
+    speed = measure(_largest_product(module), _device(accelerator))
+    if speed.faster is None:
+        raise SettingError(
+            "precision", "auto", f"{speed.device.type} has products in neither precision; name one"
+        )
+    precision: FasterPrecision = "bf16-mixed" if speed.faster == torch.bfloat16 else "32-true"
+    why = str(speed)
+    seconds = {"32-true": speed.float32, "bf16-mixed": speed.bfloat16}
+    if begun_with in seconds and begun_with != precision:
+        if seconds[begun_with] <= _MUCH_SLOWER * seconds[precision]:
+            precision, why = begun_with, f"the run began with it; {why}"  # type: ignore[assignment]
+        else:
+            why = f"not {begun_with}, which the run began with: {why}"
+    rank_zero_info(f"precision auto: {precision} ({why})")
+    os.environ[_CHOSEN] = precision
+    return precision
+
+
+def warn_if_slow(
+    precision: Any, module: nn.Module | None, accelerator: Any, measure: Measure = measure_products
+) -> None:
+    """One line if a precision with bfloat16 products was asked for on a machine that is slow at them."""
+    if not str(precision).startswith("bf16"):
+        return
+    speed = measure(_largest_product(module), _device(accelerator))
+    if speed.bfloat16 > _MUCH_SLOWER * speed.float32:
+        factor = speed.bfloat16 / speed.float32
+        rank_zero_warn(
+            f"trainer.precision={precision}: products take {factor:.0f} times as long as in float32 on this "
+            f"machine ({speed}); --trainer.precision auto or 32-true is faster"
+        )
+
+
+class SamePrecision(Callback):
+    """Ends a run whose processes, started one by one, have not all chosen the precision of the first."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        first = trainer.strategy.broadcast(trainer.precision)
+        problem = f"process 0 has {first}, process {trainer.global_rank} has {trainer.precision}; name one"
+        require(trainer.precision == first, "trainer.precision", "auto", problem)
+
+
+def _largest_product(module: nn.Module | None) -> tuple[int, int, int]:
+    """Rows, columns and features of the product with the module's largest weight."""
+    parameters = [] if module is None else list(module.parameters())
+    weights = [(weight[0].numel(), len(weight)) for weight in parameters if weight.ndim >= 2 and len(weight)]
+    columns, features = max(weights, key=lambda size: size[0] * size[1], default=_LAYER)
+    return _ROWS, max(columns, 1), features
+
+
+def _device(accelerator: Any) -> torch.device:
+    """The device that Lightning will take.
+
+    Raises:
+        SettingError: if it is one that cannot be measured here.
+    """
+    if not isinstance(accelerator, str):
+        accelerator = type(accelerator).__name__.lower().removesuffix("accelerator")
+    available = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available(), "cpu": True}
+    named = {"auto": list(available), "gpu": ["mps", "cuda"], **{name: [name] for name in available}}
+    valid = f"is measured on {', '.join(available)}; name a precision for accelerator={accelerator}"
+    require(accelerator in named, "precision", "auto", valid)
+    # One that is not there is Lightning's to refuse.
+    return torch.device(next((name for name in named[accelerator] if available[name]), "cpu"))
