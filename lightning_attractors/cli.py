@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import Tensor
+from torch import Tensor, distributed
 
 # Imported so that their class names alone resolve in configs and on the command line.
 from lightning_attractors import callbacks, data, models  # noqa: F401
 from lightning_attractors.callbacks import (
     BestCheckpoint,
+    CollapsedError,
     EpochLines,
     FiniteLoss,
     LastCheckpoint,
     RobustnessCurve,
+    UnstableError,
 )
 from lightning_attractors.callbacks.output import run_folder, write_atomically
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import NonFiniteError, SettingError, require
 from lightning_attractors.runs import (
     check_checkpoint,
     check_writable,
@@ -34,13 +38,49 @@ from lightning_attractors.runs import (
     precision_of_run,
 )
 from lightning_attractors.summary import print_summary
-from lightning_attractors.training import SamePrecision, faster_precision, warn_if_slow
+from lightning_attractors.training import (
+    SamePrecision,
+    TwoPhaseTrainer,
+    faster_precision,
+    suit_threads,
+    warn_if_slow,
+)
 from lightning_attractors.writing import csv_table
 
 _LOGGER = {
     "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",
     "init_args": {"save_dir": "runs", "name": "", "default_hp_metric": False},
 }
+
+_FOR_PEOPLE = (SettingError, NonFiniteError, UnstableError, CollapsedError, MisconfigurationException)
+
+
+def run() -> None:
+    """Run the command line; errors made for people are one line, without a traceback."""
+    # Raised inside Lightning by newer versions of torch; nothing that a user could act on.
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    try:
+        AttractorsCLI(
+            trainer_class=TwoPhaseTrainer,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+        )
+    except Exception as error:
+        cause = _meant_for_people(error)
+        if cause is None:
+            raise
+        sys.exit("error: " + " ".join(str(cause).split()))
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()  # else its threads may end the process with an abort
+
+
+def _meant_for_people(error: BaseException | None) -> BaseException | None:
+    """The first error in the chain of causes that a user is meant to read: jsonargparse wraps them."""
+    while error is not None and not isinstance(error, _FOR_PEOPLE):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 class AttractorsCLI(LightningCLI):
@@ -103,6 +143,7 @@ class AttractorsCLI(LightningCLI):
             self.config[self.subcommand].trainer.precision = kwargs["precision"]
         else:
             warn_if_slow(config.precision, self.model, config.accelerator)
+        suit_threads(self.model)
         if config.enable_checkpointing is not False:
             # The best one first: it is the trainer's checkpoint callback.
             extra += [self._get(self.config_init, "checkpoint"), LastCheckpoint()]

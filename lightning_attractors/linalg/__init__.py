@@ -1,6 +1,11 @@
 """Linear algebra below everything else: how fast products are here, and matrices brought near isometries."""
 
 from lightning_attractors.linalg.orthogonalize import orthogonalize
-from lightning_attractors.linalg.product_speed import ProductSpeed, measure_products, product_seconds
+from lightning_attractors.linalg.product_speed import (
+    ProductSpeed,
+    largest_product,
+    measure_products,
+    product_seconds,
+)
 
-__all__ = ["ProductSpeed", "measure_products", "orthogonalize", "product_seconds"]
+__all__ = ["ProductSpeed", "largest_product", "measure_products", "orthogonalize", "product_seconds"]

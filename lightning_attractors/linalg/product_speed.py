@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 Shape = tuple[int, int, int]
 SecondsOfProduct = Callable[[torch.dtype, Shape, torch.device], float]
@@ -21,6 +22,8 @@ _LEAD = 1.2
 # Products of so many multiplications take less than 1 ms in float32, and about 20 where bfloat16 is slow.
 _LARGEST_PRODUCT = 2**25
 _REPEATS = 3
+# Rows of a batch, and the layer of a module that has none.
+_ROWS, _LAYER = 256, (1024, 1024)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,19 @@ def measure_products(
         except (RuntimeError, TypeError, NotImplementedError):  # how devices refuse a dtype
             taken[dtype] = math.inf
     return ProductSpeed(shape, device, taken[torch.float32], taken[torch.bfloat16])
+
+
+def largest_product(module: nn.Module | None) -> Shape:
+    """(m, k, n) of the product of a batch with the module's largest weight; of an ordinary layer without one.
+
+    Kernels count as the matrices that patches are multiplied with.
+    """
+    parameters = [] if module is None else list(module.parameters())
+    weights = [
+        (weight[0].numel(), len(weight)) for weight in parameters if weight.ndim >= 2 and weight.numel()
+    ]
+    k, n = max(weights, key=math.prod, default=_LAYER)
+    return _ROWS, k, n
 
 
 def _wait_for(device: torch.device) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.linalg import ProductSpeed, measure_products
+from lightning_attractors.linalg import ProductSpeed, largest_product, measure_products
 
 FasterPrecision = Literal["32-true", "bf16-mixed"]
 # Lightning's own, and "auto"
@@ -37,8 +37,6 @@ TrainerPrecision = Literal[
 ]
 Measure = Callable[[tuple[int, int, int], torch.device], ProductSpeed]
 
-# Rows of a batch, and the layer of a module that has none.
-_ROWS, _LAYER = 256, (1024, 1024)
 # A precision that is slower than the other by more than this is worth a word, or another choice.
 _MUCH_SLOWER = 2.0
 # What a process has chosen, for the processes that Lightning's launcher starts from it.
@@ -79,7 +77,7 @@ def faster_precision(
     chosen = os.environ.get(_CHOSEN)
     if started_by_a_launcher and chosen in get_args(FasterPrecision):
         return chosen  # type: ignore[return-value]
-    speed = measure(_largest_product(module), _device(accelerator))
+    speed = measure(largest_product(module), _device(accelerator))
     if speed.faster is None:
         raise SettingError(
             "precision", "auto", f"{speed.device.type} has products in neither precision; name one"
@@ -103,7 +101,7 @@ def warn_if_slow(
     """One line if a precision with bfloat16 products was asked for on a machine that is slow at them."""
     if not str(precision).startswith("bf16"):
         return
-    speed = measure(_largest_product(module), _device(accelerator))
+    speed = measure(largest_product(module), _device(accelerator))
     if speed.bfloat16 > _MUCH_SLOWER * speed.float32:
         factor = speed.bfloat16 / speed.float32
         rank_zero_warn(
@@ -119,14 +117,6 @@ class SamePrecision(Callback):
         first = trainer.strategy.broadcast(trainer.precision)
         problem = f"process 0 has {first}, process {trainer.global_rank} has {trainer.precision}; name one"
         require(trainer.precision == first, "trainer.precision", "auto", problem)
-
-
-def _largest_product(module: nn.Module | None) -> tuple[int, int, int]:
-    """Rows, columns and features of the product with the module's largest weight."""
-    parameters = [] if module is None else list(module.parameters())
-    weights = [(weight[0].numel(), len(weight)) for weight in parameters if weight.ndim >= 2 and len(weight)]
-    columns, features = max(weights, key=lambda size: size[0] * size[1], default=_LAYER)
-    return _ROWS, max(columns, 1), features
 
 
 def _device(accelerator: Any) -> torch.device:
