@@ -137,13 +137,13 @@ class AttractorsCLI(LightningCLI):
             else:
                 extra.append(EpochLines())
                 kwargs["enable_progress_bar"] = False
+        suit_threads(self.model)
         if config.precision == "auto":
             extra.append(SamePrecision())
             kwargs["precision"] = faster_precision(self.model, config.accelerator, self.begun_with)
             self.config[self.subcommand].trainer.precision = kwargs["precision"]
         else:
             warn_if_slow(config.precision, self.model, config.accelerator)
-        suit_threads(self.model)
         if config.enable_checkpointing is not False:
             # The best one first: it is the trainer's checkpoint callback.
             extra += [self._get(self.config_init, "checkpoint"), LastCheckpoint()]

@@ -13,19 +13,19 @@ import platform
 # Turns in which an idle thread of GNU OpenMP waits for more work before it sleeps. By default 300,000: two
 # trainings beside each other then wait most of the time for each other's idle threads.
 _SPIN_COUNT = "1000"
-_WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 # Of malloc.h: the free memory at the end of the heap, and the size from which on memory comes from the system
 # and returns to it at once.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_ALLOCATING = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+ALLOCATING = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 _NEVER = 2**31 - 1
 _LARGEST_ONCE = 2**25  # the most that older versions of the C library accept
 
 
 def share_processors() -> None:
     """Let idle threads sleep soon; before torch is loaded, and unless the user has set how they wait."""
-    if not any(name in os.environ for name in _WAITING):
+    if not any(name in os.environ for name in WAITING):
         os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
 
 
@@ -34,8 +34,8 @@ def keep_freed_memory() -> None:
 
     With GNU's C library, unless the user has set how memory is allocated; elsewhere nothing happens.
     """
-    if platform.libc_ver()[0] == "glibc" and not any(name in os.environ for name in _ALLOCATING):
+    if platform.libc_ver()[0] == "glibc" and not any(name in os.environ for name in ALLOCATING):
         library = ctypes.CDLL(None)
-        if not library.mallopt(_MMAP_THRESHOLD, _NEVER):
-            library.mallopt(_MMAP_THRESHOLD, _LARGEST_ONCE)
-        library.mallopt(_TRIM_THRESHOLD, _NEVER)
+        if not library.mallopt(MMAP_THRESHOLD, _NEVER):
+            library.mallopt(MMAP_THRESHOLD, _LARGEST_ONCE)
+        library.mallopt(TRIM_THRESHOLD, _NEVER)

@@ -17,6 +17,8 @@ from torch import nn
 Shape = tuple[int, int, int]
 SecondsOfProduct = Callable[[torch.dtype, Shape, torch.device], float]
 
+# Multiplications of a product that takes no longer than it takes to wake a thread: too small to matter.
+SMALL_PRODUCT = 2**22
 # bfloat16 costs accuracy, so it must be faster by more than what measurements differ by.
 _LEAD = 1.2
 # Products of so many multiplications take less than 1 ms in float32, and about 20 where bfloat16 is slow.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -13,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.linalg import ProductSpeed, largest_product, measure_products
+from lightning_attractors.linalg import SMALL_PRODUCT, ProductSpeed, largest_product, measure_products
 
 FasterPrecision = Literal["32-true", "bf16-mixed"]
 # Lightning's own, and "auto"
@@ -62,7 +63,8 @@ def faster_precision(
         measure: times products, as :func:`~lightning_attractors.linalg.measure_products` does.
 
     Returns:
-        ``bf16-mixed`` where bfloat16 is faster by a fifth or more, else ``32-true``.
+        ``bf16-mixed`` where bfloat16 is faster by a fifth or more, else ``32-true``; always that for models
+        so small that their products are not what takes time.
 
     Raises:
         SettingError: if the device can compute products in neither.
@@ -70,14 +72,18 @@ def faster_precision(
     Example:
         >>> def slow_bfloat16(shape, device):
         ...     return ProductSpeed(shape, device, float32=0.001, bfloat16=0.025)
-        >>> faster_precision(torch.nn.Linear(784, 10), "cpu", measure=slow_bfloat16)
+        >>> faster_precision(torch.nn.Linear(784, 100), "cpu", measure=slow_bfloat16)
         '32-true'
     """
     started_by_a_launcher = "LOCAL_RANK" in os.environ
     chosen = os.environ.get(_CHOSEN)
     if started_by_a_launcher and chosen in get_args(FasterPrecision):
         return chosen  # type: ignore[return-value]
-    speed = measure(largest_product(module), _device(accelerator))
+    shape, device = largest_product(module), _device(accelerator)
+    if math.prod(shape) < SMALL_PRODUCT:
+        rank_zero_info("precision auto: 32-true (the model's products are too small for bfloat16 to matter)")
+        return "32-true"
+    speed = measure(shape, device)
     if speed.faster is None:
         raise SettingError(
             "precision", "auto", f"{speed.device.type} has products in neither precision; name one"

@@ -8,21 +8,18 @@ import os
 import torch
 from torch import nn
 
-from lightning_attractors.linalg import largest_product
-
-# Below, a product takes no longer than it takes to wake another thread. A number of the model's and not a
-# measurement, since the bits of a sum depend on the number of threads.
-_WORTH_TWO_THREADS = 2**22
+from lightning_attractors.linalg import SMALL_PRODUCT, largest_product
 
 
 def suit_threads(module: nn.Module) -> None:
     """Compute on one thread where the model is so small that more of them only wait for each other.
 
-    That is the same speed alone, and the full speed beside other processes. ``OMP_NUM_THREADS`` has the last
+    That is the same speed alone, and the full speed beside other processes. The model's size decides and not
+    a measurement, since the bits of a sum depend on the number of threads. ``OMP_NUM_THREADS`` has the last
     word.
 
     Args:
         module: whose largest weight, with a batch of 256, decides: up to 128 × 128 take one thread.
     """
-    if "OMP_NUM_THREADS" not in os.environ and math.prod(largest_product(module)) < _WORTH_TWO_THREADS:
+    if "OMP_NUM_THREADS" not in os.environ and math.prod(largest_product(module)) < SMALL_PRODUCT:
         torch.set_num_threads(1)

@@ -1,0 +1,63 @@
+"""Rounds in which variants are timed in turn, and what the processor can do."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lightning_attractors.linalg import product_seconds
+
+Run = Callable[[], object]
+# A product large enough for the full rate, forward and both backward.
+_PRODUCT = (1024, 1024, 1024)
+
+
+def rounds(variants: dict[str, Run], count: int) -> dict[str, list[float]]:
+    """Seconds of each variant in each of ``count`` rounds, after one round of warming up."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(count + 1):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> float:
+    """Median over rounds of the ratio within a round."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def report(table: Table, *notes: str) -> None:
+    """Print a table and what the processor that gave it can do."""
+    console = Console(width=120)
+    console.print(table)
+    for note in (*notes, processor()):
+        console.print(note, highlight=False)
+
+
+def processor() -> str:
+    """Name, threads, and the rates of its matrix products in float32 and bfloat16."""
+    cpu = torch.device("cpu")
+    operations = 3 * 2 * _PRODUCT[0] * _PRODUCT[1] * _PRODUCT[2]
+    rates = [
+        f"{operations / product_seconds(dtype, _PRODUCT, cpu) / 1e9:.0f} GFLOP/s in {name}"
+        for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16"))
+    ]
+    threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    return f"processor: {_model()}, {threads}; products {', '.join(rates)}; torch {torch.__version__}"
+
+
+def _model() -> str:
+    """The processor's name, where the system tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
