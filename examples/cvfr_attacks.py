@@ -23,6 +23,7 @@ from torch import Tensor
 from lightning_attractors.data import LettersDataModule, MNISTDataModule
 from lightning_attractors.models import CVFR
 from lightning_attractors.robustness import CORRUPTIONS, corruption_curve
+from lightning_attractors.training import faster_precision
 
 ATTACKS = {"A": "replace_pixels", "B": "add_uniform"}
 STRENGTHS = [k / 10 for k in range(10)]
@@ -68,9 +69,10 @@ def test_batches(data: str, max_images: int) -> Batches:
 def attacked(model: CVFR, batches: Batches, attack: str) -> Tensor:
     """Accuracy at every strength, shape (S,), every batch meeting a realisation of the noise of its own."""
     realisations = itertools.count()
+    mixed = faster_precision(model, "cpu") == "bf16-mixed"
 
     def predict(images: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=model.attractors.shape[1] > 100):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
             return model.logits_of(model.final_state(images, next(realisations)))
 
     return corruption_curve(predict, batches, CORRUPTIONS[ATTACKS[attack]], STRENGTHS, repeats=1).mean

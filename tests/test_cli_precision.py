@@ -123,7 +123,10 @@ def test_torchs_muon_has_its_full_name():
     ("arguments", "message"),
     [
         (["--model.optimizer", "Muon"], "optimizer='gamma': "),
-        ([*MUON, "--model.optimizers.coupling.init_args.lr", "-1"], "lr=-1.0: must be finite and at least 0"),
+        (
+            [*MUON, "--model.optimizers", "{coupling: {class_path: Muon, init_args: {lr: -1}}}"],
+            "lr=-1.0: must be finite and at least 0",
+        ),
         (["--trainer.precision", "auto", "--trainer.accelerator", "tpu"], "precision='auto': is measured on"),
     ],
 )

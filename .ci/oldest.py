@@ -1,0 +1,12 @@
+"""Prints constraints on pip: of every dependency the oldest version that pyproject.toml allows."""
+
+import re
+from pathlib import Path
+
+import tomllib
+
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+for requirement in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+    name, _, oldest = re.sub(r"\[.*\]", "", requirement).partition(">=")
+    if oldest:
+        print(f"{name}=={oldest}")
