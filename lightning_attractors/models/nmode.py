@@ -138,7 +138,9 @@ class NMODE(CrossEntropyClassifier):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`")
             self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
-        self.remove_ignored_hparams([k for k in _OBJECTS if not isinstance(self.hparams[k], dict | None)])
+        for name in _OBJECTS:
+            if not isinstance(self.hparams[name], dict | None):
+                del self.hparams[name]
         backbone = copy.deepcopy(self.hparams.get("backbone"))
         if backbone and "weights" in backbone.get("init_args", {}):
             backbone["init_args"]["weights"] = None  # a checkpoint has its own

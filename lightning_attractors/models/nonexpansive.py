@@ -153,7 +153,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
             warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`")
             self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
         if isinstance(self.hparams["activation"], nn.Module):
-            self.remove_ignored_hparams(["activation"])
+            del self.hparams["activation"]
 
     def _stages(
         self,
