@@ -21,6 +21,8 @@ SecondsOfProduct = Callable[[torch.dtype, Shape, torch.device], float]
 SMALL_PRODUCT = 2**22
 # bfloat16 costs accuracy, so it must be faster by more than what measurements differ by.
 _LEAD = 1.2
+# A precision in which something began is kept unless it is slower than the other by more than this.
+_FAR = 2.0
 # Products of so many multiplications take less than 1 ms in float32, and about 20 where bfloat16 is slow.
 _LARGEST_PRODUCT = 2**25
 _REPEATS = 3
@@ -50,6 +52,12 @@ class ProductSpeed:
         if math.isinf(self.float32) and math.isinf(self.bfloat16):
             return None
         return torch.bfloat16 if self.bfloat16 * _LEAD <= self.float32 else torch.float32
+
+    def is_far_slower(self, dtype: torch.dtype) -> bool:
+        """Whether ``dtype``, float32 or bfloat16, takes more than twice as long as the other one."""
+        times = (self.bfloat16, self.float32)
+        slow, fast = times if dtype == torch.bfloat16 else times[::-1]
+        return slow > _FAR * fast
 
     def __str__(self) -> str:
         m, k, n = self.shape

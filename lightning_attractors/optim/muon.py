@@ -53,8 +53,9 @@ class Muon(Optimizer):
         adjust_lr_fn: ``original`` for r = √max(1, O/I), ``match_rms_adamw`` for r = √max(O, I) / 5,
             ``spectral_unclamped`` for r = √(O/I).
         precision: what matrices are orthogonalised in: ``float32``, ``bfloat16``, or ``auto`` for the faster
-            one, measured at the first step. The state holds what was chosen, so that a run resumes with it.
-            Where ``auto`` is given in a config of this package's models, the trainer's precision decides.
+            one, measured at the first step. The state holds what was chosen, so that a run resumes with it,
+            wherever it does, unless another one is named there. In this package's models ``auto`` follows the
+            trainer's precision.
 
     Raises:
         SettingError: if a setting lies outside its range, or a parameter is no matrix.
@@ -97,6 +98,13 @@ class Muon(Optimizer):
         for group in self.param_groups:  # of a checkpoint of torch.optim.Muon
             group.setdefault("precision", "auto")
             group["adjust_lr_fn"] = group["adjust_lr_fn"] or "original"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        asked = [group["precision"] for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, precision in zip(self.param_groups, asked, strict=True):
+            if precision != "auto":
+                group["precision"] = precision
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)

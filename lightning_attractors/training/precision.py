@@ -38,8 +38,9 @@ TrainerPrecision = Literal[
 ]
 Measure = Callable[[tuple[int, int, int], torch.device], ProductSpeed]
 
-# A precision that is slower than the other by more than this is worth a word, or another choice.
-_MUCH_SLOWER = 2.0
+# Devices whose products can be timed.
+_MEASURED = ("mps", "cuda", "cpu")
+_DTYPES: dict[str, torch.dtype] = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 # What a process has chosen, for the processes that Lightning's launcher starts from it.
 _CHOSEN = "LIGHTNING_ATTRACTORS_PRECISION"
 
@@ -80,6 +81,9 @@ def faster_precision(
     if started_by_a_launcher and chosen in get_args(FasterPrecision):
         return chosen  # type: ignore[return-value]
     shape, device = largest_product(module), _device(accelerator)
+    if device is None:
+        valid = f"is measured on {', '.join(_MEASURED)}; name a precision for accelerator={accelerator}"
+        raise SettingError("precision", "auto", valid)
     if math.prod(shape) < SMALL_PRODUCT:
         rank_zero_info("precision auto: 32-true (the model's products are too small for bfloat16 to matter)")
         return "32-true"
@@ -90,12 +94,11 @@ def faster_precision(
         )
     precision: FasterPrecision = "bf16-mixed" if speed.faster == torch.bfloat16 else "32-true"
     why = str(speed)
-    seconds = {"32-true": speed.float32, "bf16-mixed": speed.bfloat16}
-    if begun_with in seconds and begun_with != precision:
-        if seconds[begun_with] <= _MUCH_SLOWER * seconds[precision]:
-            precision, why = begun_with, f"the run began with it; {why}"  # type: ignore[assignment]
-        else:
+    if begun_with in _DTYPES and begun_with != precision:
+        if speed.is_far_slower(_DTYPES[begun_with]):
             why = f"not {begun_with}, which the run began with: {why}"
+        else:
+            precision, why = begun_with, f"the run began with it; {why}"  # type: ignore[assignment]
     rank_zero_info(f"precision auto: {precision} ({why})")
     os.environ[_CHOSEN] = precision
     return precision
@@ -105,10 +108,11 @@ def warn_if_slow(
     precision: Any, module: nn.Module | None, accelerator: Any, measure: Measure = measure_products
 ) -> None:
     """One line if a precision with bfloat16 products was asked for on a machine that is slow at them."""
-    if not str(precision).startswith("bf16"):
+    device = _device(accelerator)
+    if device is None or not str(precision).startswith("bf16"):
         return
-    speed = measure(largest_product(module), _device(accelerator))
-    if speed.bfloat16 > _MUCH_SLOWER * speed.float32:
+    speed = measure(largest_product(module), device)
+    if speed.is_far_slower(torch.bfloat16):
         factor = speed.bfloat16 / speed.float32
         rank_zero_warn(
             f"trainer.precision={precision}: products take {factor:.0f} times as long as in float32 on this "
@@ -125,17 +129,13 @@ class SamePrecision(Callback):
         require(trainer.precision == first, "trainer.precision", "auto", problem)
 
 
-def _device(accelerator: Any) -> torch.device:
-    """The device that Lightning will take.
-
-    Raises:
-        SettingError: if it is one that cannot be measured here.
-    """
+def _device(accelerator: Any) -> torch.device | None:
+    """The device that Lightning will take; None for those whose products cannot be timed here."""
     if not isinstance(accelerator, str):
         accelerator = type(accelerator).__name__.lower().removesuffix("accelerator")
-    available = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available(), "cpu": True}
-    named = {"auto": list(available), "gpu": ["mps", "cuda"], **{name: [name] for name in available}}
-    valid = f"is measured on {', '.join(available)}; name a precision for accelerator={accelerator}"
-    require(accelerator in named, "precision", "auto", valid)
-    # One that is not there is Lightning's to refuse.
-    return torch.device(next((name for name in named[accelerator] if available[name]), "cpu"))
+    available = (torch.backends.mps.is_available(), torch.cuda.is_available(), True)
+    named = {"auto": _MEASURED, "gpu": _MEASURED[:2]}.get(accelerator, (accelerator,))
+    if not set(named) <= set(_MEASURED):
+        return None
+    there = [name for name, here in zip(_MEASURED, available, strict=True) if here and name in named]
+    return torch.device(there[0] if there else "cpu")  # one that is not there is Lightning's to refuse

@@ -95,7 +95,7 @@ def test_a_state_of_torchs_own_can_be_taken_over():
     train(theirs, before, 2)
     after = Muon(ours, lr=0.1, precision="bfloat16")
     after.load_state_dict(copy.deepcopy(before.state_dict()))
-    assert after.param_groups[0]["precision"] == "auto"
+    assert after.param_groups[0]["precision"] == "bfloat16"
     ours[0].data.copy_(theirs[0].data)
     (found,), (expected,) = train(ours, after, 1, start=2), train(theirs, before, 1, start=2)
     torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)
@@ -151,9 +151,18 @@ def test_a_resumed_optimizer_takes_the_same_steps_bit_for_bit(monkeypatch):
     measured(monkeypatch, 1e-3, 25e-3)  # the choice is the state's
     resumed = [nn.Parameter(weights)]
     other = Muon(resumed, lr=0.5)
-    other.load_state_dict(state)
+    other.load_state_dict(copy.deepcopy(state))
     (found,) = train(resumed, other, 2, start=2)
     assert torch.equal(found, expected)
+
+
+def test_a_precision_that_is_named_outranks_that_of_a_state():
+    parameters = matrices((6, 4))
+    before = Muon(parameters, precision="bfloat16")
+    train(parameters, before, 1)
+    after = Muon(parameters, precision="float32")
+    after.load_state_dict(before.state_dict())
+    assert after.param_groups[0]["precision"] == "float32"
 
 
 def test_parameters_without_gradients_stay_and_a_closure_is_called():

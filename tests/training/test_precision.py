@@ -104,6 +104,7 @@ def test_a_precision_that_is_slow_here_gets_one_line(monkeypatch):
     warn_if_slow("bf16-mixed", nn.Linear(4, 4), "cpu", FAST)
     warn_if_slow("32-true", nn.Linear(4, 4), "cpu", SLOW)
     warn_if_slow(None, nn.Linear(4, 4), "cpu", SLOW)
+    warn_if_slow("bf16-mixed", nn.Linear(4, 4), "tpu", SLOW)  # of which nothing is known here
     assert lines == []
     warn_if_slow("bf16-mixed", nn.Linear(4, 4), "cpu", SLOW)
     (line,) = lines
