@@ -32,9 +32,9 @@ from lightning_attractors.certificates.rounding import UNDERFLOW, UNIT, accumula
 from lightning_attractors.dynamics.integrate import STEPS
 from lightning_attractors.dynamics.monotone import Monotone
 from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
-from lightning_attractors.dynamics.operator_norms import quick_matrix_norm
 from lightning_attractors.dynamics.operators import ConvolutionOperator, DenseOperator, Operator
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.linalg import quick_matrix_norm
 
 # Layers that only rearrange their inputs.
 ISOMETRIES = (nn.Identity, nn.Flatten, nn.PixelUnshuffle, nn.PixelShuffle)

@@ -20,7 +20,7 @@ def lipschitz_bounds(layers: nn.Sequential) -> dict[str, float]:
     """A bound of ‖f(x) − f(y)‖₂ / ‖x − y‖₂ for every layer that is more than a rearrangement, by name.
 
     Their product bounds that of the whole. Norms are those of
-    :mod:`~lightning_attractors.dynamics.operator_norms`, from above; a block that is proved non-expansive
+    :mod:`~lightning_attractors.linalg.operator_norms`, from above; a block that is proved non-expansive
     has 1.
 
     Raises:

@@ -31,8 +31,8 @@ from lightning_attractors.certificates.intervals import (
 from lightning_attractors.certificates.rounding import FLOW_VALUE_ERROR, accumulated, affine_error
 from lightning_attractors.dynamics.flow_map import FlowMap
 from lightning_attractors.dynamics.nmode import NMODELayer
-from lightning_attractors.dynamics.operator_norms import matrix_norm
 from lightning_attractors.errors import require
+from lightning_attractors.linalg import matrix_norm
 from lightning_attractors.norms import NORMS, NormName
 
 # Far above the rounding of float64 in what is computed here.

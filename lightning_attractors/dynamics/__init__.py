@@ -28,15 +28,8 @@ from lightning_attractors.dynamics.integrate import (
 )
 from lightning_attractors.dynamics.monotone import MONOTONE, Monotone
 from lightning_attractors.dynamics.nmode import NMODELayer
-from lightning_attractors.dynamics.noise import DampedNoise, damping_scale, keyed_generator
+from lightning_attractors.dynamics.noise import DampedNoise, damping_scale
 from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
-from lightning_attractors.dynamics.operator_norms import (
-    Padding,
-    convolution_norm,
-    matrix_norm,
-    quick_convolution_norm,
-    quick_matrix_norm,
-)
 from lightning_attractors.dynamics.operators import ConvolutionOperator, DenseOperator, Operator
 from lightning_attractors.dynamics.patterns import block_patterns, random_patterns
 from lightning_attractors.dynamics.plasticity import (
@@ -47,6 +40,14 @@ from lightning_attractors.dynamics.plasticity import (
     plasticity_update,
 )
 from lightning_attractors.dynamics.schedules import ScheduleName, learning_rate
+from lightning_attractors.linalg import (
+    Padding,
+    convolution_norm,
+    matrix_norm,
+    quick_convolution_norm,
+    quick_matrix_norm,
+)
+from lightning_attractors.random import keyed_generator
 
 __all__ = [
     "MONOTONE",

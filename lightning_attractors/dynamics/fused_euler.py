@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 
 from lightning_attractors.dynamics.fields import CoupledField, EulerStep
 from lightning_attractors.dynamics.noise import DampedNoise
-from lightning_attractors.dynamics.precision import product_dtype
 from lightning_attractors.dynamics.workspace import Lease, Workspace
+from lightning_attractors.linalg import product_dtype
 
 _WORKSPACE = Workspace()
 

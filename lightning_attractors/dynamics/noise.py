@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,18 +11,6 @@ from torch import Tensor
 _SATURATED = 3.0
 # Keeps logarithms and divisions finite at an attractor.
 _TINY = 1e-20
-
-
-def keyed_generator(device: torch.device, *key: int) -> torch.Generator:
-    """A generator whose state is a function of the key only; the numbers are hashed, not added.
-
-    Args:
-        device: where it draws.
-        key: non-negative integers, such as a seed, a rank and a step.
-    """
-    # The length too: SeedSequence ignores trailing zeros.
-    seed = int(np.random.SeedSequence([len(key), *key]).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(seed & (2**63 - 1))
 
 
 def damping_scale(attractors: Tensor) -> float:

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_attractors.dynamics.newton_schulz import newton_schulz
-from lightning_attractors.dynamics.operator_norms import (
+from lightning_attractors.errors import NonFiniteError, require
+from lightning_attractors.linalg import (
     Padding,
     convolution_norm,
     matrix_norm,
+    newton_schulz,
     quick_convolution_norm,
     quick_matrix_norm,
 )
-from lightning_attractors.errors import NonFiniteError, require
 
 # One Newton-Schulz step maps singular values in [0, 2] to at most 1, but for taps that are cut off.
 _RUNAWAY = 1.1

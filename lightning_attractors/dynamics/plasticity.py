@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_attractors.dynamics.precision import product_dtype
 from lightning_attractors.errors import require
+from lightning_attractors.linalg import product_dtype
 
 RankingName = Literal["current", "activity"]
 

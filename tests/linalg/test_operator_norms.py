@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from lightning_attractors.dynamics import (
+from lightning_attractors.errors import SettingError
+from lightning_attractors.linalg import (
     convolution_norm,
     matrix_norm,
     operator_norms,
     quick_convolution_norm,
     quick_matrix_norm,
 )
-from lightning_attractors.errors import SettingError
 
 MODES = {"zeros": "constant", "circular": "circular"}
 CONVOLUTIONS = (convolution_norm, quick_convolution_norm)

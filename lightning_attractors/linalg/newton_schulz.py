@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_attractors.dynamics.gram_iteration import gram_bounds, largest_eigenvalues, products_are_exact
+from lightning_attractors.linalg.gram_iteration import gram_bounds, largest_eigenvalues, products_are_exact
 
 # By how much the rounding of float32 may lift the norm before float64 is worth its time.
 _EXCESS = 0.03

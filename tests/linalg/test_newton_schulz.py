@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_attractors.dynamics.newton_schulz import newton_schulz
+from lightning_attractors.linalg import newton_schulz
 
 
 def with_singular_values(values, shape, dtype):

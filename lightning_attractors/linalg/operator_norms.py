@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_attractors.dynamics.convolution_symbols import Frequencies, Grid, half_symbols, symbols
-from lightning_attractors.dynamics.gram_iteration import gram_bounds, product_error, products_are_exact
 from lightning_attractors.errors import require
+from lightning_attractors.linalg.convolution_symbols import Frequencies, Grid, half_symbols, symbols
+from lightning_attractors.linalg.gram_iteration import gram_bounds, product_error, products_are_exact
 
 Padding = Literal["zeros", "circular"]
 
