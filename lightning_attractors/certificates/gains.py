@@ -3,7 +3,7 @@
 The sensitivity z = ∂y/∂γ of ẏ = −λy + sin²(y + γ), y(0) = 0, obeys ż = (s − λ) z + s, z(0) = 0, with
 s = sin 2(y + γ). Since |s| ≤ 1, |z| grows no faster than the solution of ẇ = −(λ − 1) w + 1, w(0) = 0. The
 bounds here are that solution; the exact sup|Y′| is
-:attr:`~lightning_attractors.dynamics.flow_map.FlowMap.gain`.
+:attr:`~lightning_attractors.dynamics.nmode.FlowMap.gain`.
 
 Certificates by the exact gain, and intervals, need no λ > 1 to be sound: neither uses 1/(λ − 1). Of the
 bounds only :func:`published_gain` refuses λ ≤ 1, where its theorem says nothing.

@@ -29,8 +29,7 @@ from lightning_attractors.certificates.intervals import (
     spreads,
 )
 from lightning_attractors.certificates.rounding import FLOW_VALUE_ERROR, accumulated, affine_error
-from lightning_attractors.dynamics.flow_map import FlowMap
-from lightning_attractors.dynamics.nmode import NMODELayer
+from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import require
 from lightning_attractors.linalg import matrix_norm
 from lightning_attractors.norms import NORMS, NormName

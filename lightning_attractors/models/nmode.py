@@ -27,14 +27,16 @@ from lightning_attractors.certificates import (
     propagate,
     published_gain,
 )
-from lightning_attractors.dynamics import FlowMap, NMODELayer, keyed_generator, matrix_norm
+from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.linalg import matrix_norm
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
+from lightning_attractors.models.evaluation_mode import evaluating
 from lightning_attractors.models.interval_training import IntervalTraining, is_certified, worst_case_loss
-from lightning_attractors.models.modes import evaluating
 from lightning_attractors.models.trades import TRADES
 from lightning_attractors.optim import OptimizerCallable
+from lightning_attractors.random import keyed_generator
 
 _OBJECTS = ("backbone", "trades", "intervals")
 # Streams of random numbers.

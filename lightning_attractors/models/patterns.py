@@ -12,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from lightning_attractors.dynamics import block_patterns, random_patterns
+from lightning_attractors.dynamics.planted import block_patterns, random_patterns
 from lightning_attractors.errors import SettingError, require
 
 Patterns = Literal["random", "blocks"] | list[str] | Tensor

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_attractors.dynamics import Gain, check_gain
+from lightning_attractors.dynamics.planted import Gain, check_gain
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.patterns import Patterns, pattern_digits
 

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_attractors.certificates import finite_time_gain, published_gain
-from lightning_attractors.dynamics.flow_map import FlowMap
-from lightning_attractors.dynamics.nmode import NMODELayer
+from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import SettingError
 
 

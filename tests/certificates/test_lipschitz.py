@@ -14,8 +14,8 @@ from lightning_attractors.certificates import (
     pair_constants,
     pair_radii,
 )
-from lightning_attractors.certificates.evaluation import prepare
-from lightning_attractors.dynamics import (
+from lightning_attractors.certificates.float32_errors import prepare
+from lightning_attractors.dynamics.nonexpansive import (
     MONOTONE,
     ControlledLinear,
     ConvolutionOperator,

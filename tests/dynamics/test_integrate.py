@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from lightning_attractors.dynamics import DoubleWellField, clipped, euler, integrate, reverse, rk4, trajectory
+from lightning_attractors.dynamics.integrate import clipped, euler, integrate, reverse, rk4, trajectory
+from lightning_attractors.dynamics.planted import DoubleWellField
 
 
 def decay(x):

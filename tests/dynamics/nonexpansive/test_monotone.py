@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_attractors.dynamics import MONOTONE, Monotone
+from lightning_attractors.dynamics.nonexpansive import MONOTONE, Monotone
 from lightning_attractors.errors import SettingError
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_attractors.dynamics import block_patterns, random_patterns
+from lightning_attractors.dynamics.planted import block_patterns, random_patterns
 from lightning_attractors.errors import SettingError
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lightning_attractors.dynamics import learning_rate
+from lightning_attractors.dynamics.plasticity import learning_rate
 from lightning_attractors.errors import SettingError
 
 

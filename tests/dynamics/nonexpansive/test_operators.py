@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from lightning_attractors.dynamics import ConvolutionOperator, DenseOperator
+from lightning_attractors.dynamics.nonexpansive import ConvolutionOperator, DenseOperator
 from lightning_attractors.errors import NonFiniteError, SettingError
 
 SIZE = (6, 5)

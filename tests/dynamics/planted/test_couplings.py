@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_attractors.dynamics import (
+from lightning_attractors.dynamics.planted import (
     ProjectedCoupling,
     SpectralCoupling,
     block_patterns,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_attractors.dynamics import (
+from lightning_attractors.dynamics.nonexpansive import (
     ControlledLinear,
     ConvolutionOperator,
     DenseOperator,

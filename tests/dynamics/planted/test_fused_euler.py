@@ -1,20 +1,17 @@
 import pytest
 import torch
 
-from lightning_attractors.dynamics import (
+from lightning_attractors.dynamics.integrate import clipped, euler, euler_maruyama, integrate
+from lightning_attractors.dynamics.planted import (
     DampedNoise,
     DoubleWellField,
     FiringRateField,
     HillGain,
-    clipped,
     damping_scale,
-    euler,
-    euler_maruyama,
-    integrate,
     integrate_fused,
-    keyed_generator,
 )
-from lightning_attractors.dynamics.fused_euler import _WORKSPACE
+from lightning_attractors.dynamics.planted.fused_euler import _WORKSPACE
+from lightning_attractors.random import keyed_generator
 
 DT = 0.1
 

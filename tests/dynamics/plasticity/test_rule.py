@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from lightning_attractors.dynamics import KHConv2d, normalized_update, plasticity_update
+from lightning_attractors.dynamics.plasticity import KHConv2d, normalized_update, plasticity_update
 from lightning_attractors.errors import SettingError
 
 

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_attractors.dynamics.fields import CoupledField, EulerStep
-from lightning_attractors.dynamics.noise import DampedNoise
-from lightning_attractors.dynamics.workspace import Lease, Workspace
+from lightning_attractors.dynamics.planted.fields import CoupledField
+from lightning_attractors.dynamics.planted.fused_steps import FusedStep, fused_step_type
+from lightning_attractors.dynamics.planted.noise import DampedNoise
+from lightning_attractors.dynamics.planted.workspace import Lease, Workspace
 from lightning_attractors.linalg import product_dtype
 
 _WORKSPACE = Workspace()
@@ -40,7 +41,7 @@ def integrate_fused(
     The matrix products run in the dtype that autocast asks for, the state stays in the dtype of x.
 
     Args:
-        field: the prepared field.
+        field: the prepared field, of a type that has a :class:`FusedStep`.
         x: initial states, shape (B, N).
         dt: step length, above 0.
         steps: number of steps, at least 1.
@@ -49,12 +50,16 @@ def integrate_fused(
 
     Returns:
         Final states, shape (B, N).
+
+    Raises:
+        SettingError: if fields of that type have no fused step.
     """
-    dtype = product_dtype(x)
+    step_type, dtype = fused_step_type(field), product_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
-        plan = _Plan(field.euler_step(dt), dt, steps, bound, noise, dtype)
+        plan = _Plan(step_type(field, dt), dt, steps, bound, noise, dtype)
         if torch.is_grad_enabled():
-            result: Tensor = _FusedEuler.apply(plan, x, field.coupling, *field.parameters)
+            parameters = step_type.parameters(field)
+            result: Tensor = _FusedEuler.apply(plan, x, field.coupling, *parameters)
             return result
         coupling = (dt * field.coupling).to(dtype)
         emitted, draw = torch.empty_like(x, dtype=dtype), torch.empty_like(x)
@@ -68,7 +73,7 @@ def integrate_fused(
 class _Plan:
     """What an integration does, besides the tensors that it is differentiated in."""
 
-    step: EulerStep
+    step: FusedStep
     dt: float
     steps: int
     bound: float | None

@@ -1,4 +1,4 @@
-"""Layers that do not take two inputs apart: gradient flows by explicit steps, and linear layers of norm 1."""
+"""Flows that do not take two inputs apart: down the gradient of a convex potential, by explicit steps."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lightning_attractors.dynamics.integrate import STEPS, IntegratorName, integrate
-from lightning_attractors.dynamics.monotone import Monotone
-from lightning_attractors.dynamics.operators import Operator
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.dynamics.nonexpansive.field import GradientField
+from lightning_attractors.dynamics.nonexpansive.monotone import Monotone
+from lightning_attractors.dynamics.nonexpansive.operators import Operator
+from lightning_attractors.errors import require
 
 _MOST_STEPS = 1000
 
@@ -81,10 +81,10 @@ class GradientFlow(nn.Module):
     def _needed(self, norm: float) -> float:
         return self.span * self.activation.lipschitz / 2 * norm**2
 
-    def field(self, x: Tensor) -> Tensor:
-        """−Aᵀσ(Ax + b), of the shape of x."""
-        current = self.operator(x) + self.bias.view(-1, *(1,) * (x.dim() - 2))
-        return -self.operator.adjoint(self.activation(current))
+    @property
+    def field(self) -> GradientField:
+        """−Aᵀσ(Ax + b), as the weights are now."""
+        return GradientField(self.operator, self.bias, self.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """x(t), for x of shape (B, features), or (B, channels, H, W) where A is a convolution."""
@@ -108,71 +108,3 @@ class GradientFlow(nn.Module):
 
     def extra_repr(self) -> str:
         return f"span={self.span:g}, method={self.method!r}, substeps={self.substeps}"
-
-
-class ControlledLinear(nn.Module):
-    """x ↦ A x / max(1, ‖A‖) + b: of norm at most 1, whatever the weight.
-
-    Serves as a lift (more outputs than inputs), a projection (fewer) and a head, dense or, with a
-    :class:`~lightning_attractors.dynamics.ConvolutionOperator`, on images.
-
-    Args:
-        operator: A.
-        controlled: whether to divide; if not, it is an ordinary linear layer.
-
-    Attributes:
-        bias: b, one number per output feature or channel.
-    """
-
-    def __init__(self, operator: Operator, controlled: bool = True) -> None:
-        super().__init__()
-        self.operator, self.controlled = operator, controlled
-        self.bias = nn.Parameter(torch.zeros(len(operator.weight)))
-
-    @property
-    def scale(self) -> float:
-        """What A is multiplied by."""
-        if not self.controlled:
-            return 1.0
-        norm = self.operator.checked_norm()
-        # as in GradientFlow.count: the same scale with whichever quick norm
-        return 1 / max(1.0, self.operator.norm_bound()) if norm > 1 else 1.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (B, outputs) of x (B, inputs), or (B, outputs, H, W) of images."""
-        y, scale = self.operator(x), self.scale
-        if scale < 1:
-            y = y * scale
-        return y + self.bias.view(-1, *(1,) * (x.dim() - 2))
-
-    def gain_bound(self) -> float:
-        """Bound of ‖f(x) − f(y)‖ / ‖x − y‖."""
-        return self.scale * self.operator.norm_bound()
-
-
-class ScaledAvgPool(nn.Module):
-    """Averages over windows of k × k pixels that do not overlap, times k: of norm 1 (1/k without the factor).
-
-    Args:
-        size: k, at least 1.
-
-    Raises:
-        SettingError: if ``size`` is below 1, or does not divide the images' sides.
-    """
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        require(size >= 1, "pool", size, "must be at least 1")
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (B, channels, H/k, W/k) of images (B, channels, H, W)."""
-        if any(side % self.size for side in x.shape[2:]):
-            raise SettingError(
-                "pool", self.size, f"must divide the sides of the images, {tuple(x.shape[2:])}"
-            )
-        return functional.avg_pool2d(x, self.size) * self.size
-
-    def gain_bound(self) -> float:
-        """1: every output is a unit vector's product with a window of its own."""
-        return 1.0

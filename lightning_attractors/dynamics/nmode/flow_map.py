@@ -8,13 +8,13 @@ at the multiples of π, where y ≡ 0; between two of them it rises to one maxim
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_attractors.dynamics.flow_series import (
+from lightning_attractors.dynamics.nmode.decay import Decaying
+from lightning_attractors.dynamics.nmode.flow_series import (
     Coefficients,
     FlowSeries,
     Series,
@@ -22,52 +22,10 @@ from lightning_attractors.dynamics.flow_series import (
     solve_series,
     too_steep,
 )
-from lightning_attractors.dynamics.flow_table import LARGEST_CURVATURE, FlowTable
-from lightning_attractors.errors import NonFiniteError, require
+from lightning_attractors.dynamics.nmode.flow_table import LARGEST_CURVATURE, FlowTable
+from lightning_attractors.errors import require
 
 _SLACK = 1e-11  # the largest error of Y in float64
-
-
-class Decaying(nn.Module):
-    """A module with a decay λ that is a constant, or trained as log λ so that it stays above 0.
-
-    Args:
-        decay: λ, above 0; at or below 1 with a warning.
-        trainable: whether λ is a parameter.
-
-    Raises:
-        SettingError: if ``decay`` is not above 0 and finite.
-    """
-
-    log_decay: nn.Parameter | None
-
-    def __init__(self, decay: float, trainable: bool) -> None:
-        super().__init__()
-        require(0 < decay < math.inf, "decay", decay, "must be finite and above 0")
-        if decay <= 1:
-            warnings.warn(
-                f"decay={decay}: the gain bound 1/(λ − 1) needs λ > 1; training works without", stacklevel=3
-            )
-        self._decay = float(decay)
-        self.log_decay = nn.Parameter(torch.tensor(math.log(decay))) if trainable else None
-
-    @property
-    def decay(self) -> float:
-        """λ as it is now."""
-        if self.log_decay is None:
-            return self._decay
-        return math.exp(min(float(self.log_decay.detach()), 700.0))  # beyond that, exp raises
-
-    def checked_decay(self) -> float:
-        """λ as it is now.
-
-        Raises:
-            NonFiniteError: if training has driven it to where float32 ends, or made it nan.
-        """
-        decay = self.decay
-        if self.log_decay is not None and not 1e-30 < decay < 1e30:
-            raise NonFiniteError(f"the trained decay has diverged: λ = {decay:g}")
-        return decay
 
 
 @dataclass(frozen=True)

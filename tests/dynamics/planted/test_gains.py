@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_attractors.dynamics import Gain, HillGain
+from lightning_attractors.dynamics.planted import Gain, HillGain
 from lightning_attractors.errors import SettingError
 
 

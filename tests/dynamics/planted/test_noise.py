@@ -3,13 +3,9 @@ import math
 import pytest
 import torch
 
-from lightning_attractors.dynamics import (
-    DampedNoise,
-    damping_scale,
-    euler_maruyama,
-    keyed_generator,
-    random_patterns,
-)
+from lightning_attractors.dynamics.integrate import euler_maruyama
+from lightning_attractors.dynamics.planted import DampedNoise, damping_scale, random_patterns
+from lightning_attractors.random import keyed_generator
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lightning_attractors.dynamics.flow_series import Coefficients, differentiate, on_grid
+from lightning_attractors.dynamics.nmode.flow_series import Coefficients, differentiate, on_grid
 
 # π in two parts. The first has 19 bits: its products with up to 32 periods are exact in float32.
 _PI_HIGH = float.fromhex("0x3.243f8p0")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from lightning_attractors.dynamics import FlowMap, NMODELayer
+from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import NonFiniteError, SettingError
 
 TIMES, STARTS = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([0.2, -0.4, 0.0])

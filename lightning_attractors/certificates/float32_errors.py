@@ -30,9 +30,15 @@ from torch import Tensor, nn
 from lightning_attractors.certificates.intervals import require_plain
 from lightning_attractors.certificates.rounding import UNDERFLOW, UNIT, accumulated
 from lightning_attractors.dynamics.integrate import STEPS
-from lightning_attractors.dynamics.monotone import Monotone
-from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
-from lightning_attractors.dynamics.operators import ConvolutionOperator, DenseOperator, Operator
+from lightning_attractors.dynamics.nonexpansive import (
+    ControlledLinear,
+    ConvolutionOperator,
+    DenseOperator,
+    GradientFlow,
+    Monotone,
+    Operator,
+    ScaledAvgPool,
+)
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.linalg import quick_matrix_norm
 

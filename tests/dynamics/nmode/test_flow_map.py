@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from lightning_attractors.dynamics import FlowMap, flow_series, flow_table
-from lightning_attractors.dynamics.flow_table import FlowTable
+from lightning_attractors.dynamics.nmode import FlowMap, flow_series, flow_table
+from lightning_attractors.dynamics.nmode.flow_table import FlowTable
 from lightning_attractors.errors import NonFiniteError, SettingError
 
 DECAYS, TIMES = (1.05, 1.1, 1.5, 2.0, 3.0, 10.0), (0.05, 1.0, 5.0, 20.0)
