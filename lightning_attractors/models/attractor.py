@@ -58,6 +58,7 @@ class AttractorClassifier(Classifier):
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
     """
 
+    monitor = "val/accuracy"
     divergence_hint = "lower the learning rate (model.optimizer, model.optimizers) or model.dt"
     attractors: Tensor
 
