@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from lightning_attractors.dynamics.nmode import FlowMap, flow_series, flow_table
-from lightning_attractors.dynamics.nmode.flow_table import FlowTable
+from lightning_attractors.dynamics.nmode import FlowMap, flow_series
 from lightning_attractors.errors import NonFiniteError, SettingError
 
 DECAYS, TIMES = (1.05, 1.1, 1.5, 2.0, 3.0, 10.0), (0.05, 1.0, 5.0, 20.0)
@@ -274,13 +273,6 @@ def test_the_steepest_flow_that_is_not_refused_is_exact():
     torch.testing.assert_close(flow(gamma).double(), flow(gamma.double()), rtol=0, atol=1e-6)
 
 
-def test_a_table_too_coarse_for_its_curvature_says_so():
-    wave = np.array([0, 1], dtype=np.complex128)
-    assert FlowTable(wave, (flow_table.LARGEST_CURVATURE, 0.0), 1.0).is_exact
-    assert not FlowTable(wave, (1.01 * flow_table.LARGEST_CURVATURE, 0.0), 1.0).is_exact
-    assert not FlowTable(wave, (1.0, 1e5), 1.0).is_exact
-
-
 @pytest.mark.parametrize("trainable", [False, True])
 @pytest.mark.parametrize("time", [1e-200, 1e-15, 1e-8])
 def test_for_a_very_short_time_the_flow_is_its_rate_times_the_time(time, trainable):
@@ -311,15 +303,3 @@ def test_a_diverged_decay_is_one_clear_error(value):
     with pytest.raises(NonFiniteError, match="the trained decay has diverged"):
         flow(torch.zeros(3))
     assert "decay=" in repr(flow)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3, 4])
-@pytest.mark.parametrize("count", [1, 6, 7, 64])
-def test_any_number_of_threads_gives_the_same(threads, count, monkeypatch):
-    flow, gamma = FlowMap(), torch.randn(count)
-    expected = flow(gamma.double()).float()
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    shares = flow_table._gather(torch.zeros(3, 9), torch.zeros(count))[0].shape
-    assert shares[0] <= threads
-    assert shares[0] * shares[1] == count
-    torch.testing.assert_close(flow(gamma), expected, rtol=0, atol=1e-6)
