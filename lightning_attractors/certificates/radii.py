@@ -98,8 +98,8 @@ def lipschitz_radii(
         features: what the backbone gives for the images, shape (B, n).
         labels: the classes, shape (B,).
         norm: ``linf`` or ``l2``.
-        gain: a bound of sup|Y′|, such as those of :mod:`~lightning_attractors.certificates.gains`; the exact
-            one, of the flow map, if not given.
+        gain: a bound of sup|Y′|, such as those of :mod:`~lightning_attractors.certificates.nmode_gain`; the
+            exact one, of the flow map, if not given.
         backbone_constant: κ, above 0, in the same norm on both sides; 1 for ``Flatten``.
         batch_size: how many images are looked at together.
 
