@@ -3,7 +3,7 @@
 from lightning_attractors.linalg.autocast import product_dtype
 from lightning_attractors.linalg.convolution_symbols import Frequencies, Grid, half_symbols, symbols
 from lightning_attractors.linalg.gram_iteration import gram_bounds, products_are_exact
-from lightning_attractors.linalg.newton_schulz import newton_schulz
+from lightning_attractors.linalg.newton_schulz import newton_schulz_step
 from lightning_attractors.linalg.operator_norms import (
     Padding,
     convolution_norm,
@@ -11,7 +11,7 @@ from lightning_attractors.linalg.operator_norms import (
     quick_convolution_norm,
     quick_matrix_norm,
 )
-from lightning_attractors.linalg.orthogonalize import orthogonalize
+from lightning_attractors.linalg.orthogonalization import orthogonalize
 from lightning_attractors.linalg.product_speed import (
     SMALL_PRODUCT,
     ProductSpeed,
@@ -32,7 +32,7 @@ __all__ = [
     "largest_product",
     "matrix_norm",
     "measure_products",
-    "newton_schulz",
+    "newton_schulz_step",
     "orthogonalize",
     "product_dtype",
     "product_seconds",

@@ -17,7 +17,7 @@ _CHUNK = 256
 
 
 @torch.no_grad()
-def newton_schulz(weight: Tensor) -> tuple[Tensor, float]:
+def newton_schulz_step(weight: Tensor) -> tuple[Tensor, float]:
     """(3 W − W Wᵀ W) / 2 and its norm from above.
 
     The step takes singular values s to s(3 − s²)/2, and [0, 2] into [−1, 1]. So the Gram matrix that it needs

@@ -16,7 +16,7 @@ from lightning_attractors.linalg import (
     Padding,
     convolution_norm,
     matrix_norm,
-    newton_schulz,
+    newton_schulz_step,
     quick_convolution_norm,
     quick_matrix_norm,
 )
@@ -172,7 +172,7 @@ class DenseOperator(Operator):
         return matrix_norm(weight)
 
     def _newton_schulz(self, weight: Tensor) -> tuple[Tensor, float]:
-        return newton_schulz(weight)
+        return newton_schulz_step(weight)
 
     def sums(self) -> tuple[int, int]:
         return self.weight.shape[1], self.weight.shape[0]
@@ -240,7 +240,7 @@ class ConvolutionOperator(Operator):
 
     def _newton_schulz(self, weight: Tensor) -> tuple[Tensor, float]:
         if weight.shape[-1] == 1:
-            matrix, norm = newton_schulz(weight[:, :, 0, 0])
+            matrix, norm = newton_schulz_step(weight[:, :, 0, 0])
             return matrix[:, :, None, None], norm
         # W Wᵀ W has 3k − 2 taps per axis; those beyond the kernel, which are small, are cut off
         margin = weight.shape[-1] - 1
