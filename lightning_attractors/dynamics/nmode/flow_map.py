@@ -79,10 +79,10 @@ class FlowMap(Decaying):
 
     Example:
         >>> flow = FlowMap(decay=3.0, time=1.0)
-        >>> flow(torch.tensor([0.0, 1.0]))
-        tensor([0.0000, 0.3000])
+        >>> flow(torch.tensor([1.0, 2.0]))
+        tensor([0.2834, 0.2094])
         >>> round(flow.gain, 4)
-        0.4316
+        0.431
     """
 
     def __init__(self, decay: float = 3.0, time: float = 1.0, trainable_decay: bool = False) -> None:

@@ -38,6 +38,7 @@ class GradientFlow(nn.Module):
         NonFiniteError: in use, if the weight of A is not finite.
 
     Example:
+        >>> from lightning_attractors.dynamics.nonexpansive import DenseOperator
         >>> flow = GradientFlow(DenseOperator(8, 16), activation=Monotone("Tanh"))
         >>> x, y = torch.randn(2, 8)
         >>> bool((flow(x) - flow(y)).norm() <= (x - y).norm())
