@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_attractors.dynamics import KHConv2d, normalized_update
+from lightning_attractors.dynamics.plasticity import KHConv2d, normalized_update
 
 # Krotov–Hopfield with the best published filters. Few images are timed: time goes with their number.
 GRID, WIDTH, P, M, DELTA = 20, 4, 4.0, 5, 0.1

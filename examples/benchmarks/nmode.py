@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchdiffeq import odeint
 
-from lightning_attractors.dynamics import FlowMap
+from lightning_attractors.dynamics.nmode import FlowMap
 
 # As published for MNIST.
 NODES, BATCH_NMODE, NEURONS, DECAY, TIME = 784, 256, 2048, 3.0, 1.0

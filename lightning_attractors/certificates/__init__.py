@@ -8,7 +8,6 @@ from lightning_attractors.certificates.equilibria import (
     jacobian,
     spectrum,
 )
-from lightning_attractors.certificates.gains import finite_time_gain, published_gain
 from lightning_attractors.certificates.intervals import linf_box, margins, propagate
 from lightning_attractors.certificates.lipschitz import (
     l2_radii,
@@ -17,6 +16,7 @@ from lightning_attractors.certificates.lipschitz import (
     pair_constants,
     pair_radii,
 )
+from lightning_attractors.certificates.nmode_gain import finite_time_gain, published_gain
 from lightning_attractors.certificates.radii import (
     certified_accuracy,
     interval_radii,
@@ -24,6 +24,7 @@ from lightning_attractors.certificates.radii import (
     lipschitz_radii,
     margin_constants,
 )
+from lightning_attractors.certificates.rounding import sums_in_float32
 from lightning_attractors.norms import NormName
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "propagate",
     "published_gain",
     "spectrum",
+    "sums_in_float32",
 ]

@@ -6,7 +6,7 @@ that torch can compute **in float32** from float32 inputs in the box, since ever
 error that its float32 evaluation can make (:mod:`~lightning_attractors.certificates.rounding`), and for exact
 arithmetic with the same weights. Covered are sums of products in any order, on any device. Not covered are
 bfloat16, float16 and TF32, and convolutions that do not sum products (Winograd, FFT). Of a
-:class:`~lightning_attractors.dynamics.flow_map.FlowMap` in float32 no proof is given: it is taken to be
+:class:`~lightning_attractors.dynamics.nmode.FlowMap` in float32 no proof is given: it is taken to be
 within 1e-6 of Y, at an argument off by at most 2⁻²² of it, which is tested.
 """
 
@@ -29,8 +29,7 @@ from lightning_attractors.certificates.rounding import (
     affine_error,
     largest_size,
 )
-from lightning_attractors.dynamics.flow_map import FlowMap
-from lightning_attractors.dynamics.nmode import NMODELayer
+from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import SettingError, require
 
 Interval = tuple[Tensor, Tensor]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_attractors.certificates.evaluation import FARTHEST, prepare, require_known
+from lightning_attractors.certificates.float32_errors import FARTHEST, prepare, require_known
 from lightning_attractors.certificates.intervals import require_plain
 from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
 from lightning_attractors.errors import require
@@ -20,7 +20,7 @@ def lipschitz_bounds(layers: nn.Sequential) -> dict[str, float]:
     """A bound of ‖f(x) − f(y)‖₂ / ‖x − y‖₂ for every layer that is more than a rearrangement, by name.
 
     Their product bounds that of the whole. Norms are those of
-    :mod:`~lightning_attractors.dynamics.operator_norms`, from above; a block that is proved non-expansive
+    :mod:`~lightning_attractors.linalg.operator_norms`, from above; a block that is proved non-expansive
     has 1.
 
     Raises:
@@ -87,8 +87,8 @@ def l2_radii(
     """L2 radii within which head(layers(image)), as float32 runs it, is proved to keep its label.
 
     They are those of :func:`pair_radii`, in float64, less what float32 rounding can take from the margins:
-    see :mod:`~lightning_attractors.certificates.evaluation` for what that covers. Dividing the logits by a
-    temperature changes nothing. A distance is that between float32 images, in exact arithmetic.
+    see :mod:`~lightning_attractors.certificates.float32_errors` for what that covers. Dividing the logits by
+    a temperature changes nothing. A distance is that between float32 images, in exact arithmetic.
 
     Args:
         layers: what comes before the head, of layers that :func:`lipschitz_bounds` knows.

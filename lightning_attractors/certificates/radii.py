@@ -29,10 +29,9 @@ from lightning_attractors.certificates.intervals import (
     spreads,
 )
 from lightning_attractors.certificates.rounding import FLOW_VALUE_ERROR, accumulated, affine_error
-from lightning_attractors.dynamics.flow_map import FlowMap
-from lightning_attractors.dynamics.nmode import NMODELayer
-from lightning_attractors.dynamics.operator_norms import matrix_norm
+from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import require
+from lightning_attractors.linalg import matrix_norm
 from lightning_attractors.norms import NORMS, NormName
 
 # Far above the rounding of float64 in what is computed here.
@@ -99,8 +98,8 @@ def lipschitz_radii(
         features: what the backbone gives for the images, shape (B, n).
         labels: the classes, shape (B,).
         norm: ``linf`` or ``l2``.
-        gain: a bound of sup|Y′|, such as those of :mod:`~lightning_attractors.certificates.gains`; the exact
-            one, of the flow map, if not given.
+        gain: a bound of sup|Y′|, such as those of :mod:`~lightning_attractors.certificates.nmode_gain`; the
+            exact one, of the flow map, if not given.
         backbone_constant: κ, above 0, in the same norm on both sides; 1 for ``Flatten``.
         batch_size: how many images are looked at together.
 

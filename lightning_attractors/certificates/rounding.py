@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_attractors.dynamics.gram_iteration import products_are_exact
+from lightning_attractors.linalg import products_are_exact
 
 UNIT = 2.0**-24
 

@@ -1,16 +1,8 @@
-"""The mathematics in plain torch: couplings, fields, integrators, flow maps, noise, local plasticity."""
+"""The mathematics in plain torch: integrators, and a room for each family of equations.
 
-from lightning_attractors.dynamics.couplings import (
-    Coupling,
-    CouplingName,
-    ProjectedCoupling,
-    SpectralCoupling,
-    make_coupling,
-)
-from lightning_attractors.dynamics.fields import CoupledField, DoubleWellField, FiringRateField
-from lightning_attractors.dynamics.flow_map import FlowMap
-from lightning_attractors.dynamics.fused_euler import integrate_fused
-from lightning_attractors.dynamics.gains import Gain, HillGain, check_gain
+Everything public in them can be imported from here too.
+"""
+
 from lightning_attractors.dynamics.integrate import (
     STEPS,
     IntegratorName,
@@ -26,27 +18,56 @@ from lightning_attractors.dynamics.integrate import (
     states,
     trajectory,
 )
-from lightning_attractors.dynamics.monotone import MONOTONE, Monotone
-from lightning_attractors.dynamics.nmode import NMODELayer
-from lightning_attractors.dynamics.noise import DampedNoise, damping_scale, keyed_generator
-from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
-from lightning_attractors.dynamics.operator_norms import (
+from lightning_attractors.dynamics.nmode import FlowMap, NMODEField, NMODELayer
+from lightning_attractors.dynamics.nonexpansive import (
+    MONOTONE,
+    ControlledLinear,
+    ConvolutionOperator,
+    DenseOperator,
+    GradientField,
+    GradientFlow,
+    Monotone,
+    Operator,
+    ScaledAvgPool,
+)
+from lightning_attractors.dynamics.planted import (
+    CoupledField,
+    Coupling,
+    CouplingName,
+    DampedNoise,
+    DoubleWellField,
+    FiringRateField,
+    FusedStep,
+    Gain,
+    HillGain,
+    ProjectedCoupling,
+    SpectralCoupling,
+    block_patterns,
+    check_gain,
+    damping_scale,
+    fused_step_of,
+    has_fused_step,
+    integrate_fused,
+    make_coupling,
+    random_patterns,
+)
+from lightning_attractors.dynamics.plasticity import (
+    KHConv2d,
+    RankingName,
+    ScheduleName,
+    check_plasticity,
+    learning_rate,
+    normalized_update,
+    plasticity_update,
+)
+from lightning_attractors.linalg import (
     Padding,
     convolution_norm,
     matrix_norm,
     quick_convolution_norm,
     quick_matrix_norm,
 )
-from lightning_attractors.dynamics.operators import ConvolutionOperator, DenseOperator, Operator
-from lightning_attractors.dynamics.patterns import block_patterns, random_patterns
-from lightning_attractors.dynamics.plasticity import (
-    KHConv2d,
-    RankingName,
-    check_plasticity,
-    normalized_update,
-    plasticity_update,
-)
-from lightning_attractors.dynamics.schedules import ScheduleName, learning_rate
+from lightning_attractors.random import keyed_generator
 
 __all__ = [
     "MONOTONE",
@@ -61,12 +82,15 @@ __all__ = [
     "DoubleWellField",
     "FiringRateField",
     "FlowMap",
+    "FusedStep",
     "Gain",
+    "GradientField",
     "GradientFlow",
     "HillGain",
     "IntegratorName",
     "KHConv2d",
     "Monotone",
+    "NMODEField",
     "NMODELayer",
     "Operator",
     "Padding",
@@ -85,6 +109,8 @@ __all__ = [
     "damping_scale",
     "euler",
     "euler_maruyama",
+    "fused_step_of",
+    "has_fused_step",
     "heun",
     "integrate",
     "integrate_fused",

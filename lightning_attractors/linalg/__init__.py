@@ -1,6 +1,17 @@
-"""Linear algebra below everything else: how fast products are here, and matrices brought near isometries."""
+"""Linear algebra below everything else: norms from above, matrices near isometries, how fast products are."""
 
-from lightning_attractors.linalg.orthogonalize import orthogonalize
+from lightning_attractors.linalg.autocast import product_dtype
+from lightning_attractors.linalg.convolution_symbols import Frequencies, Grid, half_symbols, symbols
+from lightning_attractors.linalg.gram_iteration import gram_bounds, products_are_exact
+from lightning_attractors.linalg.newton_schulz import newton_schulz_step
+from lightning_attractors.linalg.operator_norms import (
+    Padding,
+    convolution_norm,
+    matrix_norm,
+    quick_convolution_norm,
+    quick_matrix_norm,
+)
+from lightning_attractors.linalg.orthogonalization import orthogonalize
 from lightning_attractors.linalg.product_speed import (
     SMALL_PRODUCT,
     ProductSpeed,
@@ -11,9 +22,22 @@ from lightning_attractors.linalg.product_speed import (
 
 __all__ = [
     "SMALL_PRODUCT",
+    "Frequencies",
+    "Grid",
+    "Padding",
     "ProductSpeed",
+    "convolution_norm",
+    "gram_bounds",
+    "half_symbols",
     "largest_product",
+    "matrix_norm",
     "measure_products",
+    "newton_schulz_step",
     "orthogonalize",
+    "product_dtype",
     "product_seconds",
+    "products_are_exact",
+    "quick_convolution_norm",
+    "quick_matrix_norm",
+    "symbols",
 ]

@@ -13,18 +13,17 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_attractors.dynamics import (
+from lightning_attractors.dynamics.integrate import (
     STEPS,
-    CoupledField,
-    DampedNoise,
     IntegratorName,
     Step,
+    VectorField,
     clipped,
     euler_maruyama,
     integrate,
-    integrate_fused,
     states,
 )
+from lightning_attractors.dynamics.planted import DampedNoise, has_fused_step, integrate_fused
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.metrics import AccuracySpread, Overlap, TrajectoryError
 from lightning_attractors.models.base import Classifier
@@ -59,6 +58,7 @@ class AttractorClassifier(Classifier):
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
     """
 
+    monitor = "val/accuracy"
     divergence_hint = "lower the learning rate (model.optimizer, model.optimizers) or model.dt"
     attractors: Tensor
 
@@ -96,8 +96,12 @@ class AttractorClassifier(Classifier):
         self.test_errors = TrajectoryError(self.eval_steps + 1)
 
     @abstractmethod
-    def field(self) -> CoupledField:
-        """The vector field with its coupling formed, for one integration."""
+    def field(self) -> VectorField:
+        """The vector field for one integration, with whatever it needs at every step formed once.
+
+        Any function of states (..., N) will do; a type with a
+        :class:`~lightning_attractors.dynamics.FusedStep` is faster under Euler.
+        """
 
     def noise(self, stream: NoiseStream, *key: int) -> DampedNoise | None:
         """One realisation of the noise, a function of the seed, the rank, the stream and the key.
@@ -129,7 +133,7 @@ class AttractorClassifier(Classifier):
 
     def _final_state(self, images: Tensor, noise: DampedNoise | None) -> Tensor:
         x, field = self.initial_state(images), self.field()
-        if self.integrator == "euler":
+        if self.integrator == "euler" and has_fused_step(field):
             return integrate_fused(field, x, self.dt, self.num_steps, self.bound, noise)
         return integrate(field, x, self.dt, self.num_steps, self._step(noise))
 

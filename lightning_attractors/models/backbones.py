@@ -6,10 +6,11 @@ import pickle
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.models.evaluation_mode import evaluating
 
 
 class ConvBackbone(nn.Sequential):
@@ -108,3 +109,25 @@ def _read_weights(path: str) -> dict[str, Any]:
     holds_tensors = isinstance(content, dict) and all(isinstance(v, torch.Tensor) for v in content.values())
     require(holds_tensors and len(content) > 0, "weights", path, valid)
     return {name: value for name, value in content.items() if not name.startswith("fc.")}
+
+
+def count_features(backbone: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Number of features that a backbone gives of an image.
+
+    Raises:
+        SettingError: if it does not accept such images.
+    """
+    name, shape = type(backbone).__name__, tuple(image_shape)
+    try:
+        with evaluating(backbone), torch.no_grad():
+            features = backbone(torch.zeros(1, *shape))
+    except Exception as error:  # whatever it raises, it does not accept them
+        reason = str(error).partition("\n")[0]
+        raise SettingError(
+            "model.backbone", name, f"must accept images of shape {shape} ({reason})"
+        ) from error
+    fits = isinstance(features, Tensor) and features.ndim >= 2 and len(features) == 1
+    require(fits, "model.backbone", name, "must give one tensor of shape (B, …) for B images")
+    count = features.flatten(1).shape[1]
+    require(count >= 1, "model.backbone", name, f"leaves no features of images of shape {shape}")
+    return count

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_attractors.dynamics import KHConv2d
+from lightning_attractors.dynamics.plasticity import KHConv2d
 from lightning_attractors.errors import require
 from lightning_attractors.models.activations import ActivationName, PoweredActivation
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier

@@ -9,24 +9,24 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor
 
-from lightning_attractors.dynamics import (
+from lightning_attractors.dynamics.integrate import IntegratorName
+from lightning_attractors.dynamics.planted import (
     CouplingName,
     DampedNoise,
     FiringRateField,
     Gain,
     HillGain,
-    IntegratorName,
     damping_scale,
-    keyed_generator,
     make_coupling,
 )
 from lightning_attractors.errors import require
 from lightning_attractors.metrics import DistanceAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier, NoiseStream
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
-from lightning_attractors.models.patterns import Patterns
+from lightning_attractors.models.pattern_digits import Patterns
 from lightning_attractors.models.planting import coupling_scale, plant
 from lightning_attractors.optim import OptimizerCallable
+from lightning_attractors.random import keyed_generator
 
 
 class CVFR(AttractorClassifier):

@@ -16,12 +16,11 @@ from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_attractors.dynamics import (
+from lightning_attractors.dynamics.plasticity import (
     KHConv2d,
     RankingName,
     ScheduleName,
     check_plasticity,
-    keyed_generator,
     learning_rate,
     normalized_update,
 )
@@ -30,6 +29,7 @@ from lightning_attractors.models.activations import ActivationName
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.convolutional import ConvolutionalClassifier
 from lightning_attractors.optim import OptimizerCallable
+from lightning_attractors.random import keyed_generator
 from lightning_attractors.writing import write_atomically
 
 

@@ -27,14 +27,17 @@ from lightning_attractors.certificates import (
     propagate,
     published_gain,
 )
-from lightning_attractors.dynamics import FlowMap, NMODELayer, keyed_generator, matrix_norm
+from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.linalg import matrix_norm
+from lightning_attractors.models.backbones import count_features
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
+from lightning_attractors.models.evaluation_mode import evaluating
 from lightning_attractors.models.interval_training import IntervalTraining, is_certified, worst_case_loss
-from lightning_attractors.models.modes import evaluating
 from lightning_attractors.models.trades import TRADES
 from lightning_attractors.optim import OptimizerCallable
+from lightning_attractors.random import keyed_generator
 
 _OBJECTS = ("backbone", "trades", "intervals")
 # Streams of random numbers.
@@ -114,7 +117,7 @@ class NMODE(CrossEntropyClassifier):
         require(0 <= label_smoothing <= 1, "label_smoothing", label_smoothing, "must be from 0 to 1")
         self._save_settings()
         self.backbone = nn.Flatten() if backbone is None else backbone
-        features = _count_features(self.backbone, image_shape)
+        features = count_features(self.backbone, image_shape)
         self.layer = NMODELayer(features, width, decay, time) if width else nn.Identity()
         self.head = nn.Linear(width or features, num_classes)
         self.clip = clip
@@ -333,25 +336,3 @@ def _check(width: int, decay: float, time: float, clip: float | None, gain_penal
     require(0 <= gain_penalty < math.inf, "gain_penalty", gain_penalty, valid)
     require(width > 0 or clip is None, "clip", clip, "must be null where width is 0")
     require(width > 0 or gain_penalty == 0, "gain_penalty", gain_penalty, "must be 0 where width is 0")
-
-
-def _count_features(backbone: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Number of features that a backbone gives of an image.
-
-    Raises:
-        SettingError: if it does not accept such images.
-    """
-    name, shape = type(backbone).__name__, tuple(image_shape)
-    try:
-        with evaluating(backbone), torch.no_grad():
-            features = backbone(torch.zeros(1, *shape))
-    except Exception as error:  # whatever it raises, it does not accept them
-        reason = str(error).partition("\n")[0]
-        raise SettingError(
-            "model.backbone", name, f"must accept images of shape {shape} ({reason})"
-        ) from error
-    fits = isinstance(features, Tensor) and features.ndim >= 2 and len(features) == 1
-    require(fits, "model.backbone", name, "must give one tensor of shape (B, …) for B images")
-    count = features.flatten(1).shape[1]
-    require(count >= 1, "model.backbone", name, f"leaves no features of images of shape {shape}")
-    return count

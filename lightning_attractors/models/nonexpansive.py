@@ -16,18 +16,18 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from lightning_attractors.certificates import NormName, l2_radii, lipschitz_bounds, pair_constants, pair_radii
-from lightning_attractors.dynamics import (
+from lightning_attractors.dynamics.integrate import IntegratorName
+from lightning_attractors.dynamics.nonexpansive import (
     ControlledLinear,
     ConvolutionOperator,
     DenseOperator,
     GradientFlow,
-    IntegratorName,
     Monotone,
     Operator,
-    Padding,
     ScaledAvgPool,
 )
 from lightning_attractors.errors import require
+from lightning_attractors.linalg import Padding
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
 from lightning_attractors.optim import OptimizerCallable

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_attractors.dynamics import Gain, check_gain
+from lightning_attractors.dynamics.planted import Gain, check_gain
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.models.patterns import Patterns, pattern_digits
+from lightning_attractors.models.pattern_digits import Patterns, pattern_digits
 
 # λ = 8 for the 49 pixels of the letters.
 _DEFAULT_SLOPE = 8 / 7

@@ -9,16 +9,8 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor, nn
 
-from lightning_attractors.dynamics import (
-    CouplingName,
-    DoubleWellField,
-    IntegratorName,
-    block_patterns,
-    integrate,
-    make_coupling,
-    reverse,
-    rk4,
-)
+from lightning_attractors.dynamics.integrate import IntegratorName, integrate, reverse, rk4
+from lightning_attractors.dynamics.planted import CouplingName, DoubleWellField, block_patterns, make_coupling
 from lightning_attractors.errors import require
 from lightning_attractors.metrics import AttractorAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier

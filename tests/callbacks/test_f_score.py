@@ -9,7 +9,7 @@ from trainers import quiet_trainer
 from lightning_attractors.callbacks import CollapsedError, FScore
 from lightning_attractors.callbacks import f_score as module_under_test
 from lightning_attractors.callbacks.drawings import draw_filters
-from lightning_attractors.dynamics import normalized_update, plasticity_update
+from lightning_attractors.dynamics.plasticity import normalized_update, plasticity_update
 from lightning_attractors.errors import SettingError
 
 

@@ -6,8 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from lightning_attractors.certificates import lipschitz_radii, margin_constants, margins, propagate
-from lightning_attractors.dynamics.flow_map import FlowMap
-from lightning_attractors.dynamics.nmode import NMODELayer
+from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import SettingError
 
 

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_attractors.certificates import interval_verified, linf_box, margins, propagate
-from lightning_attractors.dynamics.flow_map import FlowMap
-from lightning_attractors.dynamics.nmode import NMODELayer
+from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import SettingError
 
 

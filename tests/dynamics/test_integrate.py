@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from lightning_attractors.dynamics import DoubleWellField, clipped, euler, integrate, reverse, rk4, trajectory
+from lightning_attractors.dynamics.integrate import clipped, euler, integrate, reverse, rk4, trajectory
+from lightning_attractors.dynamics.planted import DoubleWellField
 
 
 def decay(x):
@@ -43,18 +44,3 @@ def test_clipped_step_stays_inside_the_bound():
     grow = clipped(euler, 3.0)
     states = trajectory(lambda x: 10 * x, X, 0.1, 5, grow)
     assert states[-1].tolist() == [3.0, -3.0]
-
-
-def test_double_well_field_is_minus_the_gradient_of_its_potential():
-    gamma, a = torch.tensor(0.7, dtype=torch.float64), 0.5
-    x = torch.randn(6, dtype=torch.float64, requires_grad=True)
-    potential = gamma * ((x**2 - a**2) ** 2).sum()
-    (slope,) = torch.autograd.grad(potential, x)
-    coupling = torch.randn(6, 6, dtype=torch.float64)
-    torch.testing.assert_close(DoubleWellField(coupling, gamma, a)(x), -slope + coupling @ x)
-
-
-def test_wells_are_where_the_uncoupled_field_vanishes_and_is_attractive():
-    field = DoubleWellField(torch.zeros(1, 1), torch.tensor(0.4), 0.5)
-    assert field(torch.tensor([[0.5], [-0.5], [0.0]])).abs().max() == 0
-    assert field(torch.tensor([[0.6]])) < 0 < field(torch.tensor([[0.4]]))

@@ -9,7 +9,8 @@ from trainers import quiet_trainer
 
 from lightning_attractors.certificates import certify_equilibria
 from lightning_attractors.data import LettersDataModule
-from lightning_attractors.dynamics import Gain, euler_maruyama, integrate, rk4, trajectory
+from lightning_attractors.dynamics.integrate import euler_maruyama, integrate, rk4, trajectory
+from lightning_attractors.dynamics.planted import Gain
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import CVFR
 from lightning_attractors.models.attractor import NoiseStream

@@ -11,10 +11,11 @@ from torch.nn import functional
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import FiniteLoss, StabilityCertificate
-from lightning_attractors.dynamics import FlowMap, keyed_generator
+from lightning_attractors.dynamics.nmode import FlowMap
 from lightning_attractors.errors import NonFiniteError, SettingError
 from lightning_attractors.models import NMODE, TRADES, ConvBackbone, IntervalTraining, ResNet18Features
 from lightning_attractors.models.interval_training import is_certified, worst_case_loss
+from lightning_attractors.random import keyed_generator
 
 SHAPE = (1, 6, 6)
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from torch.nn import functional
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import FiniteLoss
-from lightning_attractors.dynamics import GradientFlow
+from lightning_attractors.dynamics.nonexpansive import GradientFlow
 from lightning_attractors.errors import NonFiniteError, SettingError
 from lightning_attractors.models import NonexpansiveNet
 

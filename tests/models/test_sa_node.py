@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lightning_attractors.dynamics import euler, integrate, rk4, trajectory
+from lightning_attractors.dynamics.integrate import euler, integrate, rk4, trajectory
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import CVFR, SANODE
 

@@ -1,0 +1,37 @@
+"""Networks with planted attractors: couplings, fields, gains, patterns, noise, fused integration."""
+
+from lightning_attractors.dynamics.planted.couplings import (
+    Coupling,
+    CouplingName,
+    ProjectedCoupling,
+    SpectralCoupling,
+    make_coupling,
+)
+from lightning_attractors.dynamics.planted.fields import CoupledField, DoubleWellField, FiringRateField
+from lightning_attractors.dynamics.planted.fused_euler import integrate_fused
+from lightning_attractors.dynamics.planted.fused_steps import FusedStep, fused_step_of, has_fused_step
+from lightning_attractors.dynamics.planted.gains import Gain, HillGain, check_gain
+from lightning_attractors.dynamics.planted.noise import DampedNoise, damping_scale
+from lightning_attractors.dynamics.planted.patterns import block_patterns, random_patterns
+
+__all__ = [
+    "CoupledField",
+    "Coupling",
+    "CouplingName",
+    "DampedNoise",
+    "DoubleWellField",
+    "FiringRateField",
+    "FusedStep",
+    "Gain",
+    "HillGain",
+    "ProjectedCoupling",
+    "SpectralCoupling",
+    "block_patterns",
+    "check_gain",
+    "damping_scale",
+    "fused_step_of",
+    "has_fused_step",
+    "integrate_fused",
+    "make_coupling",
+    "random_patterns",
+]

@@ -1,0 +1,76 @@
+"""Vector fields ẋ = F(x) of networks whose nodes react alone and couple linearly."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from lightning_attractors.dynamics.planted.gains import Gain
+
+
+class CoupledField(ABC):
+    """F(x) = r(x) + W s(x): nodes react alone, r, and couple linearly through what they emit, s.
+
+    Prepared once per forward pass, so that W is formed once and not once per step. The product runs in the
+    dtype that autocast asks for; the state and everything else keep the dtype of x.
+
+    Attributes:
+        coupling: W, shape (N, N).
+    """
+
+    coupling: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """F(x) for states of shape (..., N)."""
+        coupled = torch.nn.functional.linear(self.emission(x), self.coupling)
+        return self.reaction(x) + coupled.to(x.dtype)
+
+    @abstractmethod
+    def reaction(self, x: Tensor) -> Tensor:
+        """r(x), node by node."""
+
+    @abstractmethod
+    def emission(self, x: Tensor) -> Tensor:
+        """s(x), node by node."""
+
+
+class DoubleWellField(CoupledField):
+    r"""F(x) = 4 γ x (a² − x²) + W x, a double well per node (Marino et al., 2024).
+
+    Args:
+        coupling: W = β A, shape (N, N).
+        gamma: strength γ ≥ 0 of the wells, a scalar tensor.
+        a: position of the wells, above 0.
+    """
+
+    def __init__(self, coupling: Tensor, gamma: Tensor, a: float) -> None:
+        self.coupling = coupling
+        self.gamma = gamma
+        self.a = a
+
+    def reaction(self, x: Tensor) -> Tensor:
+        return 4 * self.gamma * x * (self.a**2 - x * x)
+
+    def emission(self, x: Tensor) -> Tensor:
+        return x
+
+
+class FiringRateField(CoupledField):
+    r"""F(x) = −x + W f(x), synaptic currents x and firing rates f(x) (Chicchi et al., 2024).
+
+    Args:
+        coupling: W = β A, shape (N, N).
+        gain: f.
+    """
+
+    def __init__(self, coupling: Tensor, gain: Gain) -> None:
+        self.coupling = coupling
+        self.gain = gain
+
+    def reaction(self, x: Tensor) -> Tensor:
+        return -x
+
+    def emission(self, x: Tensor) -> Tensor:
+        return self.gain(x)
