@@ -58,7 +58,9 @@ class CIFAR10DataModule(FilesDataModule):
 class _ArrayUnpickler(pickle.Unpickler):
     """Loads arrays and plain data only: a pickle from elsewhere could name, and so run, any function."""
 
-    modules = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy._core.numeric", "_codecs")
+    # numpy.core before NumPy 2, numpy._core since
+    rooms = ("numpy.core", "numpy._core")
+    modules = ("numpy", *(f"{room}.{part}" for room in rooms for part in ("multiarray", "numeric")), "_codecs")
     names = ("ndarray", "dtype", "_reconstruct", "_frombuffer", "encode")
 
     def find_class(self, module: str, name: str) -> Any:
