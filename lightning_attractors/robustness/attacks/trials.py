@@ -1,20 +1,20 @@
-"""Attacks with one interface: searches for a radius, and what is done at one strength after another."""
+"""What is tried on a batch: a search for radii, or an attack at one strength after another."""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_attractors.norms import NormName, distances
-from lightning_attractors.robustness.radii import AdversarialRadii
-from lightning_attractors.robustness.targets import Logits, Target
+from lightning_attractors.robustness.attacks.base import Logits
+from lightning_attractors.robustness.attacks.classifier import Classifier
+from lightning_attractors.robustness.attacks.radii import AdversarialRadii
+from lightning_attractors.robustness.randomness import seed_all
 
 Search = Callable[..., AdversarialRadii]
 # Logits, images, labels, strength and the key of the random numbers; gives the changed images.
@@ -51,7 +51,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class RadiusAttack:
+class RadiusSearch:
     """A search for the adversarial radius of every image.
 
     Attributes:
@@ -67,13 +67,17 @@ class RadiusAttack:
     strengths: tuple[float, ...] = ()
 
     @property
+    def step_size(self) -> float | None:
+        """The length of its steps, if it goes up in steps."""
+        return self.arguments["step_size"] if "steps" in self.arguments else None
+
+    @property
     def reach(self) -> float | list[float]:
         """The largest strength that is tried, or all of them where it goes up in steps."""
         largest = float(self.arguments["largest"])
-        if "steps" not in self.arguments:
+        if self.step_size is None:
             return largest
-        size = self.arguments["step_size"]
-        return [min(step * size, largest) for step in range(1, self.arguments["steps"] + 1)]
+        return [min(step * self.step_size, largest) for step in range(1, self.arguments["steps"] + 1)]
 
     def __call__(
         self,
@@ -98,7 +102,7 @@ class RadiusAttack:
 
 
 @dataclass(frozen=True)
-class SweepAttack:
+class StrengthSweep:
     """An attack or a corruption, applied at each of some strengths on its own.
 
     The radius of an image is the smallest |strength| that has it misclassified; what may happen between two
@@ -134,9 +138,9 @@ class SweepAttack:
 
         The distances are in ``norm``, whatever norm the attack keeps to.
         """
-        target = Target(logits_fn, images, labels, batch_size)
+        classifier = Classifier(logits_fn, images, labels, batch_size)
         parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-        wrong = torch.cat([target.is_wrong(images[part], labels[part]) for part in parts])
+        wrong = torch.cat([classifier.is_wrong(images[part], labels[part]) for part in parts])
         radii = torch.where(wrong, 0.0, math.inf).double()
         nearest, adversarial, bounded = radii.clone(), images.clone(), torch.ones_like(wrong)
         withstood = torch.empty(len(images), len(self.strengths), dtype=torch.bool, device=images.device)
@@ -145,7 +149,7 @@ class SweepAttack:
             moved = torch.cat(
                 [self._changed(logits_fn, images[p], labels[p], strength, [*key, p.start]) for p in parts]
             )
-            fails = torch.cat([target.is_wrong(moved[part], labels[part]) for part in parts])
+            fails = torch.cat([classifier.is_wrong(moved[part], labels[part]) for part in parts])
             withstood[:, column] = ~fails
             gone = distances(moved, images, norm)
             bounded &= _within(gone, abs(strength))
@@ -169,9 +173,4 @@ def _within(gone: Tensor, strength: Tensor | float) -> Tensor:
     return gone <= strength + _ROUNDING * (1 + strength)
 
 
-def seed_all(key: Sequence[int]) -> None:
-    """Make the global random numbers of torch, NumPy and Python a function of the key."""
-    number = int(np.random.SeedSequence(list(key)).generate_state(1)[0])
-    torch.manual_seed(number)
-    np.random.seed(number)
-    random.seed(number)
+Trial = RadiusSearch | StrengthSweep
