@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightning as L
@@ -20,6 +19,8 @@ from lightning_attractors.callbacks.robustness_trainer import (
     Split,
     batches,
     best_checkpoint,
+    certificate_of,
+    circumstances,
     first_images,
     has_images,
     pairs,
@@ -27,12 +28,9 @@ from lightning_attractors.callbacks.robustness_trainer import (
     together,
     undisturbed,
 )
-from lightning_attractors.certificates.rounding import sums_in_float32
 from lightning_attractors.errors import require
-from lightning_attractors.norms import NORMS
 from lightning_attractors.robustness import (
     BrokenCertificateError,
-    Certificate,
     MaskingCheck,
     MeasureSettings,
     Result,
@@ -43,7 +41,7 @@ from lightning_attractors.robustness.attacks import Choice, make_attacks
 from lightning_attractors.robustness.drawings import draw
 from lightning_attractors.robustness.files import write_result
 from lightning_attractors.robustness.measure import refuse_name_of_certificate, rehearse
-from lightning_attractors.robustness.report import AttackReport, result_line, scalars, versions
+from lightning_attractors.robustness.report import AttackReport, result_line, scalars
 
 __all__ = ["BrokenCertificateError", "RobustnessCurve"]
 
@@ -141,7 +139,7 @@ class RobustnessCurve(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Try everything on two images, so that what does not fit is said before training."""
-        _certificate(trainer, pl_module)
+        certificate_of(trainer, pl_module)
         known = has_images(trainer, self.split)
         valid = "must be a split that this fit has a loader of; or set after_fit to false"
         require(known or not self.after_fit, "split", self.split, valid)
@@ -174,7 +172,7 @@ class RobustnessCurve(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             settings = replace(settings, max_images=_DRY_RUN_IMAGES)
         folder = run_folder(trainer) / "robustness"
-        about = _about(trainer, module, weights)
+        about = circumstances(trainer, module, weights)
 
         def leave(found: Result) -> None:
             if isinstance(found, MaskingCheck):
@@ -203,7 +201,7 @@ class RobustnessCurve(Callback):
                 self._pixels(trainer, logits),
                 self.attacks,
                 settings=settings,
-                certificate=_certificate(trainer, module),
+                certificate=certificate_of(trainer, module),
                 device=module.device,
                 on_result=leave,
                 share=Share(trainer.global_rank, trainer.world_size, lambda work: together(trainer, work)),
@@ -230,43 +228,6 @@ class RobustnessCurve(Callback):
 
     def _recorded(self) -> dict[str, Any]:
         """The settings that are written down."""
-        settings = self.settings
-        return {
-            "confidence": settings.confidence,
-            "max_images": settings.max_images,
-            "batch_size": settings.batch_size,
-            "split": self.split,
-            "seed": settings.seed,
-            "mean": self.mean,
-            "std": self.std,
-        }
-
-
-def _certificate(trainer: L.Trainer, module: L.LightningModule) -> Certificate:
-    """What the module claims to be proved, in the norm ``certified_norm``; L∞ if it does not say.
-
-    Raises:
-        SettingError: if the norm is unknown.
-    """
-    norm: Any = getattr(module, "certified_norm", "linf")
-    require(isinstance(norm, str) and norm in NORMS, "certified_norm", norm, "must be linf or l2")
-    certify: Any = getattr(module, "certified_radii", None)
-    refused = ""
-    if certify is not None and trainer.precision not in ("32-true", "64-true"):
-        refused = f"not in precision {trainer.precision}"
-    elif certify is not None and not sums_in_float32(module.device):
-        refused = "not with matrix products or convolutions in TF32 or bfloat16: see torch.backends"
-    return Certificate(None if refused else certify, norm, refused)
-
-
-def _about(trainer: L.Trainer, module: L.LightningModule, weights: str | None) -> dict[str, Any]:
-    """Which module it was, and at which point."""
-    return {
-        "model": type(module).__name__,
-        "checkpoint": weights and Path(weights).name,
-        "stage": trainer.state.fn and trainer.state.fn.value,
-        "epoch": trainer.current_epoch,
-        "global_step": trainer.global_step,
-        "precision": str(trainer.precision),
-        "versions": versions(),
-    }
+        names = ("confidence", "max_images", "batch_size", "split", "seed", "mean", "std")
+        values = {**asdict(self.settings), "split": self.split, "mean": self.mean, "std": self.std}
+        return {name: values[name] for name in names}

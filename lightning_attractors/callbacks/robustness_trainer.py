@@ -16,8 +16,12 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
+from lightning_attractors.certificates.rounding import sums_in_float32
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.norms import NORMS
+from lightning_attractors.robustness import Certificate
 from lightning_attractors.robustness.randomness import unchanged_random_numbers
+from lightning_attractors.robustness.report import versions
 
 T = TypeVar("T")
 Split = Literal["test", "val"]
@@ -172,6 +176,36 @@ class PixelLogits:
 
 def _channels(values: Sequence[float], device: torch.device) -> Tensor:
     return torch.tensor(list(values), dtype=torch.float32, device=device).view(1, -1, 1, 1)
+
+
+def certificate_of(trainer: L.Trainer, module: L.LightningModule) -> Certificate:
+    """What the module claims to be proved, in the norm ``certified_norm``; L∞ if it does not say.
+
+    Raises:
+        SettingError: if the norm is unknown.
+    """
+    norm: Any = getattr(module, "certified_norm", "linf")
+    require(isinstance(norm, str) and norm in NORMS, "certified_norm", norm, "must be linf or l2")
+    certify: Any = getattr(module, "certified_radii", None)
+    refused = ""
+    if certify is not None and trainer.precision not in ("32-true", "64-true"):
+        refused = f"not in precision {trainer.precision}"
+    elif certify is not None and not sums_in_float32(module.device):
+        refused = "not with matrix products or convolutions in TF32 or bfloat16: see torch.backends"
+    return Certificate(None if refused else certify, norm, refused)
+
+
+def circumstances(trainer: L.Trainer, module: L.LightningModule, weights: str | None) -> dict[str, Any]:
+    """Which module it was, and at which point."""
+    return {
+        "model": type(module).__name__,
+        "checkpoint": weights and Path(weights).name,
+        "stage": trainer.state.fn and trainer.state.fn.value,
+        "epoch": trainer.current_epoch,
+        "global_step": trainer.global_step,
+        "precision": str(trainer.precision),
+        "versions": versions(),
+    }
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from lightning_attractors.robustness.attacks import (
     make_attacks,
     name_of,
 )
-from lightning_attractors.robustness.images import AttackedImages, CleanImages, Example
+from lightning_attractors.robustness.images import AttackedImages, Batch, CleanImages, Example, rebatched
 from lightning_attractors.robustness.masking import MaskingCheck, check_masking
 from lightning_attractors.robustness.randomness import seed_all, unchanged_random_numbers
 from lightning_attractors.robustness.report import (
@@ -152,16 +152,10 @@ def measure(
     trials = make_attacks(attacks, strengths)
     refuse_name_of_certificate(trials)
     tell = on_result if on_result is not None and share.rank == 0 else lambda result: None
+    run = _Measurement(logits_fn, settings, certificate, torch.device(device), share, progress, tell)
     with unchanged_random_numbers():
-        run = _Measurement(logits_fn, settings, certificate, torch.device(device), share, progress)
-        clean = run.look_at(batches)
-        proved = None
-        if clean.has_certificate:
-            proved = CertificateReport(clean, certificate.norm, settings.confidence)
-            tell(proved)
-        if run.masking is not None:
-            tell(run.masking)
-        found = {trial.name: run.attack(trial, tell) for trial in trials}
+        proved = run.look_at(batches)
+        found = {trial.name: run.attack(trial) for trial in trials}
     return Report(found, proved, run.masking, asdict(settings))
 
 
@@ -200,63 +194,59 @@ def refuse_name_of_certificate(trials: Sequence[Trial]) -> None:
     require(free, "attacks", CERTIFICATE, "must have another name, as the certificate's files have this one")
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Images (B, C, H, W) and labels (B,), on the CPU, with their number among all batches."""
-
-    number: int
-    images: Tensor
-    labels: Tensor
-
-
+@dataclass
 class _Measurement:
     """One process's part of a measurement.
 
     Attributes:
+        parts: its batches, with what is known of their images.
         masking: what was found of masked gradients, on rank 0.
+        no_certificate: why the certificate gave no radii, if it said so.
     """
 
-    def __init__(
-        self,
-        logits_fn: Logits,
-        settings: MeasureSettings,
-        certificate: Certificate,
-        device: torch.device,
-        share: Share,
-        progress: bool,
-    ) -> None:
-        self.logits_fn, self.settings, self.certificate = logits_fn, settings, certificate
-        self.device, self.share, self.progress = device, share, progress
-        self.parts: list[tuple[_Batch, CleanImages]] = []
-        self.masking: MaskingCheck | None = None
-        self.no_certificate = certificate.refused
+    logits_fn: Logits
+    settings: MeasureSettings
+    certificate: Certificate
+    device: torch.device
+    share: Share
+    progress: bool
+    tell: Callable[[Result], None]
+    parts: list[tuple[Batch, CleanImages]] = field(default_factory=list)
+    masking: MaskingCheck | None = None
+    no_certificate: str = ""
 
-    def look_at(self, batches: Iterable[tuple[Tensor, Tensor]]) -> CleanImages:
+    def look_at(self, batches: Iterable[tuple[Tensor, Tensor]]) -> CertificateReport | None:
         """Go over the clean images and their certificate, and the question whether gradients are masked."""
         found = self.share.gather(lambda: self._look_at(batches))
         parts = [part for own in found for part in own]
         require(len(parts) > 0, "batches", "none", "must hold at least one image")
-        return CleanImages.joined(parts)
+        clean, proved = CleanImages.joined(parts), None
+        if clean.has_certificate:
+            proved = CertificateReport(clean, self.certificate.norm, self.settings.confidence)
+            self.tell(proved)
+        if self.masking is not None:
+            self.tell(self.masking)
+        return proved
 
-    def attack(self, trial: Trial, tell: Callable[[Result], None]) -> AttackReport:
+    def attack(self, trial: Trial) -> AttackReport:
         """Attack all images, and tell what is found; what there is of it when interrupted."""
         started = time.monotonic()
         images: list[AttackedImages] = []
         examples: list[Example] = []
 
-        def report(parts: list[AttackedImages], shown: list[Example], complete: bool) -> AttackReport:
+        def report(images: list[AttackedImages], examples: list[Example], complete: bool) -> AttackReport:
             found = AttackReport(
                 trial,
-                AttackedImages.joined(parts),
-                sorted(shown, key=lambda example: example.index)[:_GALLERY],
+                AttackedImages.joined(images),
+                sorted(examples, key=lambda example: example.index)[:_GALLERY],
                 self.settings.confidence,
                 self.certificate.norm,
                 self.masking,
-                self.no_certificate,
+                self.no_certificate or self.certificate.refused,
                 time.monotonic() - started,
                 complete,
             )
-            tell(found)
+            self.tell(found)
             return found
 
         try:
@@ -266,13 +256,13 @@ class _Measurement:
             if images:
                 report(images, examples, complete=False)
             raise
-        parts = [part for own, _ in everywhere for part in own]
-        return report(parts, [example for _, own in everywhere for example in own], complete=True)
+        images = [part for own, _ in everywhere for part in own]
+        return report(images, [example for _, own in everywhere for example in own], complete=True)
 
     def _look_at(self, batches: Iterable[tuple[Tensor, Tensor]]) -> list[CleanImages]:
         settings = self.settings
         seed_all([settings.seed])  # loaders that shuffle serve the same images in every process
-        for batch in _rebatched(batches, settings.batch_size, settings.max_images or sys.maxsize):
+        for batch in rebatched(batches, settings.batch_size, settings.max_images or sys.maxsize):
             if batch.number % self.share.of == self.share.rank:
                 with unchanged_random_numbers():  # what the loaders serve next is not one process's business
                     self.parts.append((batch, self._clean(batch)))
@@ -288,7 +278,7 @@ class _Measurement:
         return [clean for _, clean in self.parts]
 
     @torch.no_grad()
-    def _clean(self, batch: _Batch) -> CleanImages:
+    def _clean(self, batch: Batch) -> CleanImages:
         seed_all([self.settings.seed, batch.number])
         images, labels = batch.images.to(self.device), batch.labels
         logits = self.logits_fn(images)
@@ -337,7 +327,7 @@ class _Measurement:
         return images, examples
 
     @torch.no_grad()
-    def _examples(self, batch: _Batch, clean: CleanImages, outcome: Outcome, most: int) -> list[Example]:
+    def _examples(self, batch: Batch, clean: CleanImages, outcome: Outcome, most: int) -> list[Example]:
         """The first images that count and were broken."""
         counts = clean.confident(self.settings.confidence)
         rows = (counts & outcome.radii.isfinite().cpu()).nonzero().squeeze(1)[:most]
@@ -351,35 +341,3 @@ class _Measurement:
         """Class and confidence of every image, in words."""
         confidence, classes = self.logits_fn(images.to(self.device)).double().softmax(dim=1).max(dim=1)
         return [f"class {k} at {c:.2f}" for k, c in zip(classes.tolist(), confidence.tolist(), strict=True)]
-
-
-def _rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int, most: int) -> Iterator[_Batch]:
-    """So many images of the batches at most, in batches of one size, the last one excepted."""
-    left, number, kept = most, 0, list[tuple[Tensor, Tensor]]()
-    for batch in batches:
-        images, labels = _checked(batch)
-        kept.append((images[:left], labels[:left]))
-        left -= len(kept[-1][0])
-        while sum(len(part) for part, _ in kept) >= size or (left == 0 and kept):
-            images, labels = (torch.cat(parts) for parts in zip(*kept, strict=True))
-            yield _Batch(number, images[:size], labels[:size])
-            number += 1
-            kept = [(images[size:], labels[size:])] if len(images) > size else []
-        if left == 0:
-            return
-    if kept:
-        yield _Batch(number, *(torch.cat(parts) for parts in zip(*kept, strict=True)))
-
-
-def _checked(batch: Any) -> tuple[Tensor, Tensor]:
-    """Images in [0, 1] and labels of a batch, on the CPU."""
-    fits = isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(x, Tensor) for x in batch)
-    shown = [tuple(part.shape) for part in batch] if fits else type(batch).__name__
-    fits = fits and batch[0].ndim == 4 and batch[1].shape == batch[0].shape[:1]
-    require(bool(fits), "batches", shown, "must be pairs of images (B, C, H, W) and labels (B,)")
-    images, labels = batch[0].detach().cpu(), batch[1].detach().long().cpu()
-    if len(images):
-        ends = [float(end) for end in images.aminmax()]
-        inside = ends[0] >= 0 and ends[1] <= 1
-        require(inside, "images", ends, "must lie from 0 to 1; normalise them in logits_fn")
-    return images, labels

@@ -16,7 +16,7 @@ from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
 from lightning_attractors.models import NMODE
-from lightning_attractors.robustness import fgsm_radii, gaussian_noise, pgd_radii
+from lightning_attractors.robustness import PGD, fgsm_radii, gaussian_noise, pgd_radii
 
 HERE = Path(__file__).parents[1]
 
@@ -233,3 +233,17 @@ def test_the_global_seed_decides_neither_images_nor_radii(tmp_path):
 
     assert table(1) == table(2)
     assert table(1) != table(1, seed=1)
+
+
+def test_attacks_of_ones_own_are_measured_beside_the_others(tmp_path):
+    def darken(logits_fn, images, labels, strength):
+        return (images - strength).clamp(0, 1)
+
+    attacks = [darken, PGD("l2", steps=3), "lightning_attractors.robustness.FGSM", "brightness"]
+    measured(tmp_path, attacks=attacks, strengths=[0.05, 0.1, 0.2], confidence=0)
+    images, labels = pictures()
+    right = [Bright().eval()(images - strength).argmax(dim=1) == labels for strength in (0.05, 0.1, 0.2)]
+    right = [part.double().mean().item() for part in right]
+    assert [float(row["accuracy"]) for row in rows(tmp_path, "darken")] == pytest.approx(right)
+    assert report(tmp_path, "PGD")["settings"]["arguments"]["norm"] == "l2"
+    assert report(tmp_path, "FGSM")["mode"] == "strengths"

@@ -116,3 +116,27 @@ def test_attacks_that_cannot_work_are_refused_before_training(tmp_path):
     noise = {"class_path": "replace_pixels", "strengths": [0.1, -1.0, 0.2]}
     message = refused_before_training(tmp_path, Bright(-40.0), loader(), attacks=[noise])
     assert message.startswith("fraction=-1.0")
+
+
+@pytest.mark.parametrize(
+    ("give", "message"),
+    [
+        (lambda images: images + 1, "attacks='own': must give images from 0 to 1, not from 1."),
+        (
+            lambda images: images[:1],
+            "attacks='own': must give images of the shape (2, 1, 4, 4) that it is given",
+        ),
+    ],
+)
+def test_an_attack_of_ones_own_that_gives_no_images_is_refused_before_training(give, message, tmp_path):
+    def own(logits_fn, images, labels, strength):
+        return give(images)
+
+    settings = {"attacks": [own], "strengths": [0.1]}
+    assert refused_before_training(tmp_path, Bright(), loader(), **settings).startswith(message)
+
+
+def test_a_callable_that_takes_the_wrong_arguments_is_refused():
+    with pytest.raises(SettingError, match=r"attacks='clamp': must take \(logits_fn, images") as caught:
+        RobustnessCurve([{"class_path": Bright.forward, "name": "clamp"}], [0.1])
+    assert "\n" not in str(caught.value)

@@ -88,7 +88,9 @@ def _make(entry: Choice, strengths: Sequence[float] | None) -> Trial:
     path = settings.get("class_path")
     if not (isinstance(path, str) or callable(path)):
         raise SettingError("attacks", entry, "must have a class_path: a name, an import path or a callable")
-    name = settings.get("name") or (path.rpartition(".")[2] if isinstance(path, str) else name_of(path))
+    name = settings.get("name") or (
+        path.rpartition(".")[2] if isinstance(path, str) else name_of(path).strip("<>")
+    )
     require(re.fullmatch(r"[\w.-]+", name) is not None, "attacks", name, "must be a name fit for a file")
     arguments = dict(settings.get("init_args") or {})
     search = SEARCHES.get(path) if isinstance(path, str) else None
