@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -119,12 +119,17 @@ def rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int, most: int) ->
     """So many images of some batches at most, in batches of one size, the last one excepted.
 
     Raises:
-        SettingError: if a batch is no pair of images (B, C, H, W) in [0, 1] and labels (B,).
+        SettingError: if a batch is no pair of tensors.
     """
     left, number, kept = most, 0, list[tuple[Tensor, Tensor]]()
     for batch in batches:
-        images, labels = _checked(batch)
-        kept.append((images[:left], labels[:left]))
+        fits = isinstance(batch, tuple | list) and [isinstance(part, Tensor) for part in batch] == [
+            True,
+            True,
+        ]
+        require(fits, "batches", type(batch).__name__, "must be pairs of images (B, C, H, W) and labels (B,)")
+        images, labels = (part.detach().cpu()[:left] for part in batch)
+        kept.append((images, labels.long()))
         left -= len(kept[-1][0])
         while sum(len(part) for part, _ in kept) >= size or (left == 0 and kept):
             images, labels = (torch.cat(parts) for parts in zip(*kept, strict=True))
@@ -135,17 +140,3 @@ def rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int, most: int) ->
             return
     if kept:
         yield Batch(number, *(torch.cat(parts) for parts in zip(*kept, strict=True)))
-
-
-def _checked(batch: Any) -> tuple[Tensor, Tensor]:
-    """Images in [0, 1] and labels of a batch, on the CPU."""
-    fits = isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(x, Tensor) for x in batch)
-    shown = [tuple(part.shape) for part in batch] if fits else type(batch).__name__
-    fits = fits and batch[0].ndim == 4 and batch[1].shape == batch[0].shape[:1]
-    require(bool(fits), "batches", shown, "must be pairs of images (B, C, H, W) and labels (B,)")
-    images, labels = batch[0].detach().cpu(), batch[1].detach().long().cpu()
-    if len(images):
-        ends = [float(end) for end in images.aminmax()]
-        inside = ends[0] >= 0 and ends[1] <= 1
-        require(inside, "images", ends, "must lie from 0 to 1; normalise them in logits_fn")
-    return images, labels

@@ -22,7 +22,6 @@ from lightning_attractors.robustness.attacks import (
     Outcome,
     Trial,
     make_attacks,
-    name_of,
 )
 from lightning_attractors.robustness.images import AttackedImages, Batch, CleanImages, Example, rebatched
 from lightning_attractors.robustness.masking import MaskingCheck, check_masking
@@ -175,13 +174,15 @@ def rehearse(
         SettingError: if something does not fit.
     """
     with unchanged_random_numbers():
-        Classifier(logits_fn, images, labels, settings.batch_size).gradient(FGSM(), images, labels)
+        size = settings.batch_size
+        Classifier(logits_fn, images, labels, size).gradient(FGSM(), images, labels)
         # An untrained classifier may have all wrong, where attacks do nothing: the classes are its own
         with torch.no_grad():
             classes = logits_fn(images).argmax(dim=1)
+        classifier = Classifier(logits_fn, images, classes, size)
         for trial in trials:
             ends = tuple({min(trial.strengths), max(trial.strengths)} if trial.strengths else ())
-            replace(trial, strengths=ends)(logits_fn, images, classes, settings.batch_size, [settings.seed])
+            replace(trial, strengths=ends)(classifier, [settings.seed])
 
 
 def refuse_name_of_certificate(trials: Sequence[Trial]) -> None:
@@ -277,20 +278,21 @@ class _Measurement:
             )
         return [clean for _, clean in self.parts]
 
+    def _classifier(self, batch: Batch) -> Classifier:
+        images, labels = batch.images.to(self.device), batch.labels.to(self.device)
+        return Classifier(self.logits_fn, images, labels, self.settings.batch_size)
+
     @torch.no_grad()
     def _clean(self, batch: Batch) -> CleanImages:
         seed_all([self.settings.seed, batch.number])
-        images, labels = batch.images.to(self.device), batch.labels
-        logits = self.logits_fn(images)
-        bad = int(logits.isnan().any(dim=1).sum())
-        require(bad == 0, "logits_fn", name_of(self.logits_fn), f"must give logits without nan: {bad} images")
-        confidence, classes = logits.double().softmax(dim=1).max(dim=1)
+        classifier, labels = self._classifier(batch), batch.labels
+        confidence, classes = classifier.logits(classifier.images).double().softmax(dim=1).max(dim=1)
         return CleanImages(
             index=batch.number * self.settings.batch_size + torch.arange(len(labels)),
             labels=labels,
             confidence=confidence.cpu(),
             correct=classes.cpu() == labels,
-            certified=self._certified(images, labels.to(self.device)),
+            certified=self._certified(classifier.images, classifier.labels),
         )
 
     def _certified(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -312,16 +314,10 @@ class _Measurement:
     def _attack(
         self, trial: Trial, images: list[AttackedImages], examples: list[Example]
     ) -> tuple[list[AttackedImages], list[Example]]:
-        settings, device = self.settings, self.device
-        # None: where there is a terminal
-        hidden = None if self.progress else True
+        hidden = None if self.progress else True  # None: where there is no terminal
         for batch, clean in tqdm(self.parts, desc=trial.name, unit="batch", leave=False, disable=hidden):
-            outcome = trial(
-                *(self.logits_fn, batch.images.to(device), batch.labels.to(device)),
-                batch_size=settings.batch_size,
-                key=[settings.seed, batch.number],
-                norm=self.certificate.norm,
-            )
+            key = [self.settings.seed, batch.number]
+            outcome = trial(self._classifier(batch), key, self.certificate.norm)
             images.append(AttackedImages.of(clean, outcome))
             examples.extend(self._examples(batch, clean, outcome, _GALLERY - len(examples)))
         return images, examples

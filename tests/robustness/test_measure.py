@@ -174,7 +174,7 @@ def test_attacks_of_ones_own():
     [
         ([], "batches='none'"),
         ([torch.rand(2, 1, 3, 3)], "batches='Tensor': must be pairs"),
-        ([(torch.rand(2, 9), torch.zeros(2))], r"batches=\[\(2, 9\), \(2,\)\]: must be pairs"),
+        ([(torch.rand(2, 9), torch.zeros(2))], r"images=\(2, 9\): must be floating point"),
         ([(torch.rand(2, 1, 3, 3) + 1, torch.zeros(2))], "images=.*must lie from 0 to 1"),
     ],
 )

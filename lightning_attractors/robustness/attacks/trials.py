@@ -67,33 +67,22 @@ class RadiusSearch:
     strengths: tuple[float, ...] = ()
 
     @property
-    def step_size(self) -> float | None:
-        """The length of its steps, if it goes up in steps."""
-        return self.arguments["step_size"] if "steps" in self.arguments else None
-
-    @property
     def reach(self) -> float | list[float]:
         """The largest strength that is tried, or all of them where it goes up in steps."""
         largest = float(self.arguments["largest"])
-        if self.step_size is None:
+        if "steps" not in self.arguments:
             return largest
-        return [min(step * self.step_size, largest) for step in range(1, self.arguments["steps"] + 1)]
+        size = self.arguments["step_size"]
+        return [min(step * size, largest) for step in range(1, self.arguments["steps"] + 1)]
 
-    def __call__(
-        self,
-        logits_fn: Logits,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        key: Sequence[int],
-        norm: NormName = "linf",
-    ) -> Outcome:
-        """Attack images (B, C, H, W) in [0, 1]; ``key`` is for logits that are random.
+    def __call__(self, classifier: Classifier, key: Sequence[int], norm: NormName = "linf") -> Outcome:
+        """Attack the classifier's images (B, C, H, W); ``key`` is for logits that are random.
 
         The distances are in ``norm``, whatever norm the search is in.
         """
         seed_all(key)
-        found = self.search(logits_fn, images, labels, batch_size=batch_size, **self.arguments)
+        images, labels, size = classifier.images, classifier.labels, classifier.batch_size
+        found = self.search(classifier.logits_fn, images, labels, batch_size=size, **self.arguments)
         gone = distances(found.adversarial, images, norm)
         reached = found.radii.isfinite()
         bounded = _within(gone, torch.where(reached, found.radii, self.arguments["largest"]))
@@ -125,30 +114,20 @@ class StrengthSweep:
         """All strengths that are tried, without their sign, as radii have none."""
         return [abs(strength) for strength in self.strengths]
 
-    def __call__(
-        self,
-        logits_fn: Logits,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        key: Sequence[int],
-        norm: NormName = "linf",
-    ) -> Outcome:
-        """Attack images (B, C, H, W) in [0, 1]; the same random numbers of ``key`` at every strength.
+    def __call__(self, classifier: Classifier, key: Sequence[int], norm: NormName = "linf") -> Outcome:
+        """Attack the classifier's images (B, C, H, W), with the same random numbers at every strength.
 
-        The distances are in ``norm``, whatever norm the attack keeps to.
+        They are a function of ``key``. The distances are in ``norm``, whatever norm the attack keeps to.
         """
-        classifier = Classifier(logits_fn, images, labels, batch_size)
-        parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
+        images, labels, size = classifier.images, classifier.labels, classifier.batch_size
+        parts = [slice(start, start + size) for start in range(0, len(images), size)]
         wrong = torch.cat([classifier.is_wrong(images[part], labels[part]) for part in parts])
         radii = torch.where(wrong, 0.0, math.inf).double()
         nearest, adversarial, bounded = radii.clone(), images.clone(), torch.ones_like(wrong)
         withstood = torch.empty(len(images), len(self.strengths), dtype=torch.bool, device=images.device)
         for column in sorted(range(len(self.strengths)), key=lambda i: abs(self.strengths[i])):
             strength = self.strengths[column]
-            moved = torch.cat(
-                [self._changed(logits_fn, images[p], labels[p], strength, [*key, p.start]) for p in parts]
-            )
+            moved = torch.cat([self._changed(classifier, part, strength, key) for part in parts])
             fails = torch.cat([classifier.is_wrong(moved[part], labels[part]) for part in parts])
             withstood[:, column] = ~fails
             gone = distances(moved, images, norm)
@@ -161,12 +140,11 @@ class StrengthSweep:
         flat = torch.zeros_like(wrong)
         return Outcome(radii, steps, nearest, bounded, adversarial, flat, withstood)
 
-    def _changed(
-        self, logits_fn: Logits, images: Tensor, labels: Tensor, strength: float, key: Sequence[int]
-    ) -> Tensor:
+    def _changed(self, classifier: Classifier, part: slice, strength: float, key: Sequence[int]) -> Tensor:
+        images, labels, key = classifier.images[part], classifier.labels[part], [*key, part.start]
         seed_all(key)
         with torch.inference_mode(False), torch.enable_grad():
-            return self.change(logits_fn, images, labels, strength, key).detach().to(images)
+            return self.change(classifier.logits_fn, images, labels, strength, key).detach().to(images)
 
 
 def _within(gone: Tensor, strength: Tensor | float) -> Tensor:

@@ -10,7 +10,7 @@ from robustness_runs import Bright, pictures
 
 from lightning_attractors.errors import SettingError
 from lightning_attractors.robustness import CORRUPTIONS, PGD, gaussian_noise, register_attack
-from lightning_attractors.robustness.attacks import make_attacks
+from lightning_attractors.robustness.attacks import Classifier, make_attacks
 
 IMAGES, LABELS = pictures()
 
@@ -21,7 +21,7 @@ def keep(logits_fn, images, labels, strength):
 
 def attacked(attack, **settings):
     (trial,) = make_attacks([{"class_path": attack, "name": "own", **settings}], [0.1])
-    return trial(Bright().eval(), IMAGES, LABELS, 16, [0, 1])
+    return trial(Classifier(Bright().eval(), IMAGES, LABELS, 16), [0, 1])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_callable_may_ask_for_the_key_and_draws_the_same_without():
 
     make = functools.partial(make_attacks, [keyed])
     for trial in (*make([0.1, 0.2]), *make([0.1])):
-        trial(Bright().eval(), IMAGES[:16], LABELS[:16], 16, [0, 1])
+        trial(Classifier(Bright().eval(), IMAGES[:16], LABELS[:16], 16), [0, 1])
     assert len(seen) == 3
     assert len(set(seen)) == 1
     assert seen[0][0] == (0, 1, 0)
@@ -116,7 +116,7 @@ def test_corruptions_take_arguments_and_may_leave_the_unit_interval(monkeypatch)
     monkeypatch.setitem(CORRUPTIONS, "stripes", stripes)
     (trial,) = make_attacks([{"class_path": "stripes", "init_args": {"period": 1}}], [0.1])
     assert trial.arguments == {"period": 1}
-    found = trial(Bright().eval(), IMAGES, LABELS, 16, [0, 1])
+    found = trial(Classifier(Bright().eval(), IMAGES, LABELS, 16), [0, 1])
     assert torch.equal(found.adversarial, by_function.adversarial)
     assert not torch.equal(found.adversarial, attacked(stripes).adversarial)
     plain = attacked(gaussian_noise).adversarial
