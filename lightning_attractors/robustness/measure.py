@@ -152,7 +152,7 @@ def measure(
     refuse_name_of_certificate(trials)
     tell = on_result if on_result is not None and share.rank == 0 else lambda result: None
     run = _Measurement(logits_fn, settings, certificate, torch.device(device), share, progress, tell)
-    with unchanged_random_numbers():
+    with torch.inference_mode(False), unchanged_random_numbers():
         proved = run.look_at(batches)
         found = {trial.name: run.attack(trial) for trial in trials}
     return Report(found, proved, run.masking, asdict(settings))

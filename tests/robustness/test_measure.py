@@ -65,17 +65,28 @@ def test_at_most_so_many_images_are_measured():
     assert report.attacks["replace_pixels"].images.index.tolist() == list(range(11))
 
 
-def test_random_numbers_and_grad_mode_are_left_as_they_were():
+def test_random_numbers_are_left_as_they_were():
     def attack(logits_fn, images, labels, strength):
         return torch.rand_like(images)
 
     torch.manual_seed(3)
     expected = torch.rand(1)
-    torch.manual_seed(3)
     given, settings = batches(), MeasureSettings(batch_size=8)
     torch.manual_seed(3)
     measure(bright, given, [attack], [0.1], settings)
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_inference_mode_and_no_grad_change_nothing():
+    attacks, strengths = ["pgd_radius", PGD("l2", steps=2), "torchattacks.FGSM"], [0.1, 0.2]
+    given = batches()
+    expected = measure(bright, given, attacks, strengths, EVERYTHING)
+    for mode in (torch.inference_mode(), torch.no_grad()):
+        with mode:
+            copies = [(images.clone(), labels.clone()) for images, labels in given]
+            found = measure(bright, copies, attacks, strengths, EVERYTHING)
+        for name in expected.attacks:
+            assert torch.equal(radii_of(found, name), radii_of(expected, name))
 
 
 def test_results_are_told_as_they_come():

@@ -39,11 +39,12 @@ def register_attack(name: str, attack: Any) -> None:
 
     Args:
         name: a word that no attack and no corruption has yet.
-        attack: as :func:`make_attacks` takes it.
+        attack: a callable or a class, as :func:`make_attacks` takes them.
 
     Raises:
-        SettingError: if the name is taken, or no word.
+        SettingError: if the name is taken, or no word, or the attack is neither.
     """
+    require(callable(attack), "attack", attack, "must be a callable or a class")
     require(re.fullmatch(r"[\w-]+", name) is not None, "name", name, "must be a word")
     taken = [*SEARCHES, *CORRUPTIONS, *_REGISTERED]
     require(name not in taken, "name", name, f"must be new: {', '.join(taken)} are taken")

@@ -82,6 +82,8 @@ def test_names_are_registered_once():
         with pytest.raises(SettingError, match=f"name='{name}': must be new") as caught:
             register_attack(name, keep)
         assert "\n" not in str(caught.value)
+    with pytest.raises(SettingError, match=r"attack='pgd_radius': must be a callable"):
+        register_attack("other", "pgd_radius")
     with pytest.raises(SettingError, match="must be a word"):
         register_attack("a.b", keep)
 
