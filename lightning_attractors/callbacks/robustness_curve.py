@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -173,27 +174,6 @@ class RobustnessCurve(Callback):
             settings = replace(settings, max_images=_DRY_RUN_IMAGES)
         folder = run_folder(trainer) / "robustness"
         about = circumstances(trainer, module, weights)
-
-        def leave(found: Result) -> None:
-            if isinstance(found, MaskingCheck):
-                (rank_zero_warn if found.masked else rank_zero_info)(found.sentence)
-                return
-            summary = found.summary(self._recorded(), about)
-            if isinstance(found, AttackReport):
-                self.results[found.name] = summary
-                for text in found.warnings:
-                    rank_zero_warn(text)
-            else:
-                self.certificate = summary
-            figures = draw(found)
-            for ending, figure in figures.items():
-                log_figure(trainer, f"robustness/{found.name}{ending}", figure)
-            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                write_result(found, folder, summary, figures)
-            metrics.update(scalars(found.name, summary))
-            if isinstance(found, AttackReport) and found.complete:
-                rank_zero_info(result_line(summary, found.seconds))
-
         with undisturbed(module, checkpoint):
             logits = self._logits(trainer, module)
             report = measure(
@@ -203,7 +183,7 @@ class RobustnessCurve(Callback):
                 settings=settings,
                 certificate=certificate_of(trainer, module),
                 device=module.device,
-                on_result=leave,
+                on_result=lambda found: metrics.update(self._leave(found, trainer, folder, about)),
                 share=Share(trainer.global_rank, trainer.world_size, lambda work: together(trainer, work)),
                 progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,
             )
@@ -213,6 +193,29 @@ class RobustnessCurve(Callback):
                 if isinstance(logger, TensorBoardLogger):
                     logger.log_hyperparams(dict(module.hparams_initial), metrics)
         report.require_certificate()
+
+    def _leave(
+        self, found: Result, trainer: L.Trainer, folder: Path, about: dict[str, Any]
+    ) -> dict[str, float]:
+        """Leave a result in memory, in the folder and in words, and give its metrics."""
+        if isinstance(found, MaskingCheck):
+            (rank_zero_warn if found.masked else rank_zero_info)(found.sentence)
+            return {}
+        summary = found.summary(self._recorded(), about)
+        if isinstance(found, AttackReport):
+            self.results[found.name] = summary
+            for text in found.warnings:
+                rank_zero_warn(text)
+        else:
+            self.certificate = summary
+        figures = draw(found)
+        for ending, figure in figures.items():
+            log_figure(trainer, f"robustness/{found.name}{ending}", figure)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            write_result(found, folder, summary, figures)
+        if isinstance(found, AttackReport) and found.complete:
+            rank_zero_info(result_line(summary, found.seconds))
+        return scalars(found.name, summary)
 
     def _logits(self, trainer: L.Trainer, module: L.LightningModule) -> PixelLogits:
         """The module's logits of images in [0, 1]."""

@@ -142,18 +142,18 @@ def measure(
         >>> def brighter_than_half(images):
         ...     mean = images.mean(dim=(1, 2, 3))
         ...     return 20 * torch.stack([0.5 - mean, mean - 0.5], dim=1)
-        >>> images = torch.linspace(0.3, 0.45, 600).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+        >>> images = torch.linspace(0.2, 0.4, 600).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
         >>> batches = [(images, torch.zeros(600, dtype=torch.int64))]
         >>> report = measure(brighter_than_half, batches, ["fgsm_radius"])
         >>> round(report.attacks["fgsm_radius"].robustness, 2)
-        0.13
+        0.2
     """
     trials = make_attacks(attacks, strengths)
     refuse_name_of_certificate(trials)
     tell = on_result if on_result is not None and share.rank == 0 else lambda result: None
     run = _Measurement(logits_fn, settings, certificate, torch.device(device), share, progress, tell)
     with torch.inference_mode(False), unchanged_random_numbers():
-        proved = run.look_at(batches)
+        proved = run.examine(batches)
         found = {trial.name: run.attack(trial) for trial in trials}
     return Report(found, proved, run.masking, asdict(settings))
 
@@ -216,9 +216,9 @@ class _Measurement:
     masking: MaskingCheck | None = None
     no_certificate: str = ""
 
-    def look_at(self, batches: Iterable[tuple[Tensor, Tensor]]) -> CertificateReport | None:
+    def examine(self, batches: Iterable[tuple[Tensor, Tensor]]) -> CertificateReport | None:
         """Go over the clean images and their certificate, and the question whether gradients are masked."""
-        found = self.share.gather(lambda: self._look_at(batches))
+        found = self.share.gather(lambda: self._examined_here(batches))
         parts = [part for own in found for part in own]
         require(len(parts) > 0, "batches", "none", "must hold at least one image")
         clean, proved = CleanImages.joined(parts), None
@@ -251,7 +251,7 @@ class _Measurement:
             return found
 
         try:
-            everywhere = self.share.gather(lambda: self._attack(trial, images, examples))
+            everywhere = self.share.gather(lambda: self._attacked_here(trial, images, examples))
         except KeyboardInterrupt:
             # The other processes are being interrupted too: nothing is gathered
             if images:
@@ -260,7 +260,8 @@ class _Measurement:
         images = [part for own, _ in everywhere for part in own]
         return report(images, [example for _, own in everywhere for example in own], complete=True)
 
-    def _look_at(self, batches: Iterable[tuple[Tensor, Tensor]]) -> list[CleanImages]:
+    def _examined_here(self, batches: Iterable[tuple[Tensor, Tensor]]) -> list[CleanImages]:
+        """This process's clean images; on rank 0 the check for masked gradients too."""
         settings = self.settings
         seed_all([settings.seed])  # loaders that shuffle serve the same images in every process
         for batch in rebatched(batches, settings.batch_size, settings.max_images or sys.maxsize):
@@ -311,9 +312,10 @@ class _Measurement:
         require(bool(fits), "certified_radii", shape, valid)
         return radii.detach().double().cpu()
 
-    def _attack(
+    def _attacked_here(
         self, trial: Trial, images: list[AttackedImages], examples: list[Example]
     ) -> tuple[list[AttackedImages], list[Example]]:
+        """This process's images under attack, put into the lists as they come, and these."""
         hidden = None if self.progress else True  # None: where there is no terminal
         for batch, clean in tqdm(self.parts, desc=trial.name, unit="batch", leave=False, disable=hidden):
             key = [self.settings.seed, batch.number]
