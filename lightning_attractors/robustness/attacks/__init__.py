@@ -5,7 +5,7 @@ An attack is a callable ``(logits_fn, images, labels, strength) -> images``, and
 
 from lightning_attractors.robustness.attacks.base import GradientAttack, Logits, Strength
 from lightning_attractors.robustness.attacks.calls import CallableAttack, CorruptionAttack
-from lightning_attractors.robustness.attacks.classifier import Classifier, name_of
+from lightning_attractors.robustness.attacks.classifier import Classifier
 from lightning_attractors.robustness.attacks.fgsm import FGSM, fgsm_radii
 from lightning_attractors.robustness.attacks.pgd import PGD, pgd_radii
 from lightning_attractors.robustness.attacks.radii import AdversarialRadii
@@ -31,7 +31,6 @@ __all__ = [
     "Trial",
     "fgsm_radii",
     "make_attacks",
-    "name_of",
     "pgd_radii",
     "register_attack",
 ]
