@@ -11,6 +11,7 @@ import yaml
 from torch import Tensor, nn
 
 from lightning_attractors import data
+from lightning_attractors.robustness import PGD
 
 BATCH = 250
 Attack = Callable[[Tensor, Tensor], Tensor]
@@ -47,9 +48,19 @@ def attacked(model: nn.Module, attack: Attack, images: Tensor, labels: Tensor) -
 
 def margin(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """How far the logit of the label is above all others, (n,)."""
-    logits = model(images)
+    return -_behind(model(images), labels)
+
+
+def _behind(logits: Tensor, labels: Tensor) -> Tensor:
     others = logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
-    return logits.gather(1, labels[:, None])[:, 0] - others
+    return others - logits.gather(1, labels[:, None])[:, 0]
+
+
+class MarginPGD(PGD):
+    """Projected gradient descent of the margin; radii may be one for every image."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return _behind(logits, labels)
 
 
 @torch.no_grad()

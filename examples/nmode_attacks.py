@@ -22,6 +22,7 @@ import torchattacks
 from finished_runs import (
     BATCH,
     Attack,
+    MarginPGD,
     attacked,
     best_checkpoint,
     classes_of,
@@ -139,7 +140,8 @@ def at_radius(model: NMODE, images: Tensor, labels: Tensor, queries: int) -> lis
         smallest = float(reach[0])
         apgd = torchattacks.APGD(model, eps=smallest, steps=STEPS, n_restarts=2)
         square = torchattacks.Square(model, eps=smallest, n_queries=queries)
-        found = vertices(model, x, y, reach), ascent(model, x, y, reach), apgd(x, y), square(x, y)
+        pgd = MarginPGD(steps=STEPS, restarts=5)(model, x, y, inner(reach))
+        found = vertices(model, x, y, reach), pgd, apgd(x, y), square(x, y)
         for kind, changed in zip(kinds, found, strict=True):
             closest[kind] = min(closest[kind], float(margin(model, changed, y).detach().min()))
             for line in counterexamples(model, x, y, changed.detach(), {"at its radius": reach}):
@@ -150,9 +152,14 @@ def at_radius(model: NMODE, images: Tensor, labels: Tensor, queries: int) -> lis
     return lines
 
 
+def inner(radii: Tensor) -> Tensor:
+    """Radii (n,) in float32 that rounding does not carry anybody across."""
+    return (radii - ROUNDING).clamp(min=0).float()
+
+
 def within(images: Tensor, change: Tensor, radii: Tensor) -> Tensor:
     """Images + change, not farther away than the radii (n,) and in [0, 1]; exact, in float32."""
-    reach = (radii - ROUNDING).clamp(min=0).float().view(-1, 1, 1, 1)
+    reach = inner(radii).view(-1, 1, 1, 1)
     return (images + change.clamp(-reach, reach)).clamp(0, 1)
 
 
@@ -162,21 +169,6 @@ def vertices(model: nn.Module, images: Tensor, labels: Tensor, radii: Tensor, tr
     for _ in range(tries):
         signs = torch.randint(0, 2, images.shape).float() * 2 - 1
         best = nearer(model, labels, best, within(images, signs, radii))
-    return best
-
-
-def ascent(model: nn.Module, images: Tensor, labels: Tensor, radii: Tensor, restarts: int = 5) -> Tensor:
-    """Projected gradient descent of the margin in each image's own box, from random starts."""
-    best = images.clone()
-    reach = radii.float().view(-1, 1, 1, 1)
-    for _ in range(restarts):
-        changed = within(images, (2 * torch.rand_like(images) - 1) * reach, radii)
-        for step in range(STEPS):
-            changed.requires_grad_()
-            (slope,) = torch.autograd.grad(margin(model, changed, labels).sum(), changed)
-            length = reach * 0.5 * (1 - step / STEPS)
-            changed = within(images, changed.detach() - length * slope.sign() - images, radii)
-        best = nearer(model, labels, best, changed)
     return best
 
 

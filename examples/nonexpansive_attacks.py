@@ -17,7 +17,16 @@ from pathlib import Path
 
 import torch
 import torchattacks
-from finished_runs import BATCH, attacked, best_checkpoint, classes_of, conclude, margin, nearer, test_images
+from finished_runs import (
+    BATCH,
+    MarginPGD,
+    attacked,
+    best_checkpoint,
+    classes_of,
+    conclude,
+    margin,
+    test_images,
+)
 from torch import Tensor
 
 from lightning_attractors.models import NonexpansiveNet
@@ -40,43 +49,6 @@ def trained(run: Path) -> NonexpansiveNet:
     return model.eval().requires_grad_(False)
 
 
-def pgd(
-    model: NonexpansiveNet, images: Tensor, labels: Tensor, reach: Tensor, norm: NormName, restarts: int
-) -> Tensor:
-    """Projected gradient descent of the margin, from random starts, in a ball of each image's own radius.
-
-    The step falls linearly from half of the radius; the version of the smallest margin counts.
-
-    Images (n, C, H, W) in [0, 1], labels (n,) and radii (n,).
-    """
-    radii = (reach * (1 - ROUNDING)).float().view(-1, 1, 1, 1)
-    best = images.clone()
-    for _ in range(restarts):
-        changed = _project(images, torch.randn_like(images), radii, norm)
-        for step in range(STEPS):
-            changed.requires_grad_()
-            (slope,) = torch.autograd.grad(margin(model, changed, labels).sum(), changed)
-            move = slope.sign() if norm == "linf" else slope / _length(slope)
-            ahead = changed.detach() - 0.5 * radii * (1 - step / STEPS) * move
-            changed = _project(images, ahead - images, radii, norm)
-            best = nearer(model, labels, best, changed)
-    return best
-
-
-def _project(images: Tensor, change: Tensor, radii: Tensor, norm: NormName) -> Tensor:
-    """Images + change, no farther away than the radii and in [0, 1]."""
-    if norm == "linf":
-        change = change.clamp(-radii, radii)
-    else:
-        change = change * (radii / _length(change)).clamp(max=1)
-    # clipping to [0, 1] only shortens a change
-    return (images + change).clamp(0, 1)
-
-
-def _length(change: Tensor) -> Tensor:
-    return change.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
-
-
 def table(run: Path, images: Tensor, labels: Tensor, for_autoattack: int) -> None:
     """Print accuracies of a run's model in %, clean, attacked and certified."""
     model = trained(run)
@@ -89,7 +61,7 @@ def table(run: Path, images: Tensor, labels: Tensor, for_autoattack: int) -> Non
     for norm, strength, shown in STRENGTHS:
 
         def attack(x: Tensor, y: Tensor, norm: NormName = norm, strength: float = strength) -> Tensor:
-            return pgd(model, x, y, torch.full((len(x),), strength), norm, RESTARTS)
+            return MarginPGD(norm, STEPS, restarts=RESTARTS)(model, x, y, strength * (1 - ROUNDING))
 
         changed = attacked(model, attack, images, labels)
         proved = f"{100 * (radii >= strength).double().mean():.2f}" if norm == "l2" else ""
@@ -132,7 +104,7 @@ def at_radius(run: Path, images: Tensor, labels: Tensor, for_autoattack: int) ->
     for kind, part in jobs:
         x, y, reach = images[part], labels[part], radii[part]
         if kind == "PGD":
-            changed = pgd(model, x, y, reach, "l2", restarts=5)
+            changed = MarginPGD("l2", STEPS, restarts=5)(model, x, y, (reach * (1 - ROUNDING)).float())
         else:
             smallest = float(reach[0]) * (1 - ROUNDING)
             changed = torchattacks.AutoAttack(model, "L2", smallest, n_classes=10, seed=0)(x, y).detach()

@@ -8,9 +8,10 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import lightning as L
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -37,7 +38,26 @@ def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return table.getvalue()
 
 
-def run_folder(trainer: L.Trainer) -> Path:
+def as_png(figure: Figure) -> bytes:
+    """The content of a PNG file with the figure."""
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    return picture.getvalue()
+
+
+class HasFolder(Protocol):
+    """What of a Lightning trainer says where its files go."""
+
+    @property
+    def log_dir(self) -> str | None:
+        """The logger's folder."""
+
+    @property
+    def default_root_dir(self) -> str:
+        """The root folder."""
+
+
+def run_folder(trainer: HasFolder) -> Path:
     """The folder that holds everything this run leaves.
 
     It is the logger's folder, or the trainer's root folder without a logger. Call it on every rank: finding

@@ -5,8 +5,7 @@ from lightning_attractors.callbacks.epoch_lines import EpochLines
 from lightning_attractors.callbacks.f_score import CollapsedError, FScore
 from lightning_attractors.callbacks.finite import FiniteLoss
 from lightning_attractors.callbacks.pictures import AttractorPictures
-from lightning_attractors.callbacks.robustness_curve import RobustnessCurve
-from lightning_attractors.callbacks.robustness_run import BrokenCertificateError
+from lightning_attractors.callbacks.robustness_curve import BrokenCertificateError, RobustnessCurve
 from lightning_attractors.callbacks.stability import StabilityCertificate, UnstableError
 
 __all__ = [

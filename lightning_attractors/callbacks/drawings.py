@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 
@@ -129,13 +128,6 @@ def filter_images(filters: Tensor) -> Tensor | None:
     flat = filters.flatten(1)
     side = math.isqrt(flat.shape[1])
     return flat.view(-1, 1, side, side) if side**2 == flat.shape[1] else None
-
-
-def as_png(figure: Figure) -> bytes:
-    """The content of a PNG file with the figure."""
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120, format="png")
-    return picture.getvalue()
 
 
 def _plane(state: Tensor, shape: tuple[int, ...]) -> np.ndarray:

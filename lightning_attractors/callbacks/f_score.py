@@ -13,10 +13,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_attractors.callbacks.drawings import as_png, draw_filters, filter_images
+from lightning_attractors.callbacks.drawings import draw_filters, filter_images
 from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.metrics.filters import converged_filters, negative_share, positive_share
+from lightning_attractors.writing import as_png
 
 Collapse = Literal["warn", "stop", "raise"]
 

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_attractors.callbacks.drawings import (
-    as_png,
     draw_eigenvalues,
     draw_mse,
     draw_patterns,
@@ -22,6 +21,7 @@ from lightning_attractors.callbacks.drawings import (
 )
 from lightning_attractors.callbacks.output import log_figure, run_folder, write_atomically
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.writing import as_png
 
 
 class _AttractorModel(Protocol):

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lightning_attractors.callbacks.robustness_certified import FILES, certified_norm
-from lightning_attractors.callbacks.robustness_data import Split, first_images, has_images, pairs, prepare
-from lightning_attractors.callbacks.robustness_measuring import (
+from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder
+from lightning_attractors.callbacks.robustness_trainer import (
     LogitsFunction,
     PixelLogits,
+    Split,
+    batches,
     best_checkpoint,
+    certificate_of,
+    circumstances,
+    first_images,
+    has_images,
+    pairs,
+    prepare,
+    together,
     undisturbed,
 )
-from lightning_attractors.callbacks.robustness_run import Run
 from lightning_attractors.errors import require
-from lightning_attractors.robustness.attacks import seed_all
-from lightning_attractors.robustness.choice import Attack, make_attacks
-from lightning_attractors.robustness.targets import Target
+from lightning_attractors.robustness import (
+    BrokenCertificateError,
+    MaskingCheck,
+    MeasureSettings,
+    Result,
+    Share,
+    measure,
+)
+from lightning_attractors.robustness.attacks import Choice, make_attacks
+from lightning_attractors.robustness.drawings import draw
+from lightning_attractors.robustness.files import write_result
+from lightning_attractors.robustness.measure import refuse_name_of_certificate, rehearse
+from lightning_attractors.robustness.report import AttackReport, result_line, scalars
 
-_TRIAL_IMAGES = 2
+__all__ = ["BrokenCertificateError", "RobustnessCurve"]
+
+_TRIAL_IMAGES, _DRY_RUN_IMAGES = 2, 8
 
 
 class RobustnessCurve(Callback):
@@ -60,8 +81,9 @@ class RobustnessCurve(Callback):
     leaves what is done so far, with ``"complete": false``.
 
     Args:
-        attacks: ``fgsm_radius``, ``pgd_radius``, ``replace_pixels`` or another of the corruptions, or an
-            import path such as ``torchattacks.PGD``. Or a dict with that as ``class_path`` and, where wanted,
+        attacks: ``fgsm_radius``, ``pgd_radius``, ``replace_pixels`` or another of the corruptions, an
+            import path such as ``torchattacks.PGD``, or an attack of one's own, a callable ``(logits_fn,
+            images, labels, strength) -> images``. Or a dict with that as ``class_path`` and, where wanted,
             ``init_args``, ``strengths``, ``strength`` (the argument that is swept, else ``eps``), ``name``.
         strengths: of the attacks that are swept and have none of their own.
         confidence: confidence from which on a correctly classified image counts, in [0, 1].
@@ -89,7 +111,7 @@ class RobustnessCurve(Callback):
 
     def __init__(
         self,
-        attacks: Sequence[str | dict[str, Any]] = ("fgsm_radius", "pgd_radius"),
+        attacks: Sequence[Choice] = ("fgsm_radius", "pgd_radius"),
         strengths: Sequence[float] | None = None,
         confidence: float = 0.8,
         max_images: int | None = 1000,
@@ -103,33 +125,22 @@ class RobustnessCurve(Callback):
         masking: bool = True,
         after_fit: bool = True,
     ) -> None:
-        require(0 <= confidence <= 1, "confidence", confidence, "must be from 0 to 1")
-        require(
-            max_images is None or max_images >= 1, "max_images", max_images, "must be at least 1, or null"
-        )
-        require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
+        self.settings = MeasureSettings(confidence, max_images, batch_size, seed, masking)
         require(split in ("test", "val"), "split", split, "must be test or val")
-        require(seed >= 0, "seed", seed, "must be at least 0")
         require(all(value > 0 for value in std or ()), "std", std, "must be above 0")
-        self.attacks: list[Attack] = make_attacks(attacks, strengths)
-        free = FILES not in [attack.name for attack in self.attacks]
-        require(free, "attacks", FILES, "must have another name, as the certificate's files have this one")
-        self.confidence = confidence
-        self.max_images = max_images
-        self.batch_size = batch_size
+        self.attacks = make_attacks(attacks, strengths)
+        refuse_name_of_certificate(self.attacks)
         self.split: Split = split
-        self.seed = seed
         self.logits_fn = logits_fn
         self.unpack_batch = unpack_batch or pairs
         self.mean, self.std = mean, std
-        self.masking = masking
         self.after_fit = after_fit
         self.results: dict[str, dict[str, Any]] = {}
         self.certificate: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Try everything on two images, so that what does not fit is said before training."""
-        certified_norm(pl_module)
+        certificate_of(trainer, pl_module)
         known = has_images(trainer, self.split)
         valid = "must be a split that this fit has a loader of; or set after_fit to false"
         require(known or not self.after_fit, "split", self.split, valid)
@@ -137,17 +148,10 @@ class RobustnessCurve(Callback):
             return
         prepare(trainer, self.split)
         with undisturbed(pl_module, None):
-            seed_all([self.seed])
-            logits = self.logits(trainer, pl_module)
+            logits = self._logits(trainer, pl_module)
             inputs, labels = first_images(trainer, self.split, self.unpack_batch, _TRIAL_IMAGES)
             images, labels = logits.pixels(inputs), labels.to(pl_module.device)
-            Target(logits, images, labels, self.batch_size).gradient_sign(images, labels)
-            # An untrained module may have both wrong, where attacks do nothing: the classes are its own
-            with torch.no_grad():
-                classes = logits(images).argmax(dim=1)
-            for attack in self.attacks:
-                ends = tuple({min(attack.strengths), max(attack.strengths)} if attack.strengths else ())
-                replace(attack, strengths=ends)(logits, images, classes, self.batch_size, [self.seed])
+            rehearse(logits, images, labels, self.attacks, self.settings)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.after_fit:
@@ -165,13 +169,68 @@ class RobustnessCurve(Callback):
     ) -> None:
         """Attack the module with a checkpoint's weights, or its own; ``weights`` says whose they are."""
         self.results, self.certificate = {}, None
+        settings, metrics = self.settings, dict[str, float]()
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            settings = replace(settings, max_images=_DRY_RUN_IMAGES)
+        folder = run_folder(trainer) / "robustness"
+        about = circumstances(trainer, module, weights)
         with undisturbed(module, checkpoint):
-            run = Run(self, trainer, module, weights)
-            run.look()
-            for attack in self.attacks:
-                run.attack(attack)
-        run.finish()
+            logits = self._logits(trainer, module)
+            report = measure(
+                logits,
+                self._pixels(trainer, logits),
+                self.attacks,
+                settings=settings,
+                certificate=certificate_of(trainer, module),
+                device=module.device,
+                on_result=lambda found: metrics.update(self._leave(found, trainer, folder, about)),
+                share=Share(trainer.global_rank, trainer.world_size, lambda work: together(trainer, work)),
+                progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,
+            )
+        if trainer.is_global_zero and metrics:
+            log_scalars(trainer, metrics)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.log_hyperparams(dict(module.hparams_initial), metrics)
+        report.require_certificate()
 
-    def logits(self, trainer: L.Trainer, module: L.LightningModule) -> PixelLogits:
+    def _leave(
+        self, found: Result, trainer: L.Trainer, folder: Path, about: dict[str, Any]
+    ) -> dict[str, float]:
+        """Leave a result in memory, in the folder and in words, and give its metrics."""
+        if isinstance(found, MaskingCheck):
+            (rank_zero_warn if found.masked else rank_zero_info)(found.sentence)
+            return {}
+        summary = found.summary(self._recorded(), about)
+        if isinstance(found, AttackReport):
+            self.results[found.name] = summary
+            for text in found.warnings:
+                rank_zero_warn(text)
+        else:
+            self.certificate = summary
+        figures = draw(found)
+        for ending, figure in figures.items():
+            log_figure(trainer, f"robustness/{found.name}{ending}", figure)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            write_result(found, folder, summary, figures)
+        if isinstance(found, AttackReport) and found.complete:
+            rank_zero_info(result_line(summary, found.seconds))
+        return scalars(found.name, summary)
+
+    def _logits(self, trainer: L.Trainer, module: L.LightningModule) -> PixelLogits:
         """The module's logits of images in [0, 1]."""
         return PixelLogits(trainer, module, self.logits_fn, self.mean, self.std)
+
+    def _pixels(self, trainer: L.Trainer, logits: PixelLogits) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images in [0, 1] and labels of the split."""
+        count = 0
+        for inputs, labels in batches(trainer, self.split, self.unpack_batch):
+            count += len(labels)
+            yield logits.pixels(inputs).cpu(), labels
+        require(count > 0, "split", self.split, "must have images")
+
+    def _recorded(self) -> dict[str, Any]:
+        """The settings that are written down."""
+        names = ("confidence", "max_images", "batch_size", "split", "seed", "mean", "std")
+        values = {**asdict(self.settings), "split": self.split, "mean": self.mean, "std": self.std}
+        return {name: values[name] for name in names}

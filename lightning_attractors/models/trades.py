@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_attractors.errors import require
+from lightning_attractors.robustness import PGD
+from lightning_attractors.robustness.attacks import Strength
 
 # The authors' code starts the attack this far from the image: at the image itself the gradient vanishes.
 _START = 1e-3
@@ -62,16 +65,8 @@ class TRADES:
             images = images.clone() if images.is_inference() else images.detach()
             # Not under no_grad: autocast would go on using the rounded weights, which then have no gradient.
             target = model(images).detach().float().log_softmax(dim=1)
-            start = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-            attacked = (images + _START * start).clamp(0, 1)
-            for _ in range(self.steps):
-                attacked.requires_grad_()
-                divergence = functional.kl_div(
-                    model(attacked).float().log_softmax(dim=1), target, reduction="sum", log_target=True
-                )
-                (gradient,) = torch.autograd.grad(divergence, attacked)
-                moved = attacked.detach() + self.step_size * gradient.sign()
-                attacked = moved.clamp(images - self.epsilon, images + self.epsilon).clamp(0, 1)
+            ascent = _DivergenceAscent("linf", self.steps, self.step_size, generator=generator)
+            (attacked,) = deque(ascent.path(model, images, target, self.epsilon), maxlen=1)  # the last one
             return attacked
 
     def loss(self, clean: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
@@ -83,3 +78,23 @@ class TRADES:
             log_target=True,
         )
         return functional.cross_entropy(clean, labels) + self.beta * divergence
+
+
+@dataclass(frozen=True)
+class _DivergenceAscent(PGD):
+    """The ascent of KL(f(x) ‖ f(x′)), where the "labels" are log f(x), shape (B, K)."""
+
+    generator: torch.Generator | None = None
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        attacked = logits.float().log_softmax(dim=1)
+        return functional.kl_div(attacked, labels, reduction="none", log_target=True).sum(dim=1)
+
+    def start(self, images: Tensor, strength: Strength) -> Tensor:
+        noise = torch.empty(images.shape, dtype=images.dtype, device=images.device)
+        noise.normal_(generator=self.generator)
+        return (images + _START * noise).clamp(0, 1)
+
+    def project(self, moved: Tensor, images: Tensor, strength: Strength) -> Tensor:
+        # Another order of roundings would train other weights than the authors' code
+        return moved.clamp(images - strength, images + strength).clamp(0, 1)

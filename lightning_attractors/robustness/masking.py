@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.norms import distances
-from lightning_attractors.robustness.attacks import seed_all
-from lightning_attractors.robustness.library import LibraryAttack
-from lightning_attractors.robustness.pgd import pgd_radii
-from lightning_attractors.robustness.targets import Logits, Target
+from lightning_attractors.robustness.attacks import Classifier, LibraryAttack, Logits, pgd_radii
+from lightning_attractors.robustness.randomness import seed_all
 
 _STEPS, _STEP = 40, 1 / 255
 # How much farther than the strength float32 images can lie.
@@ -97,7 +95,7 @@ def check_masking(
         What was found of the images that are classified correctly; None if there is none.
     """
     require(queries >= 1, "queries", queries, "must be at least 1")
-    target = Target(logits_fn, images, labels, batch_size)
+    classifier = Classifier(logits_fn, images, labels, batch_size)
     classes = torch.cat([_classes(logits_fn, part) for part in images.split(batch_size)])
     substitute = _substitute(images, classes)
     rows = (classes == labels).nonzero().squeeze(1)
@@ -117,8 +115,8 @@ def check_masking(
             for part, of in zip(images.split(batch_size), labels.split(batch_size), strict=True)
         ]
     )
-    black = _broken(target, moved, images, labels, strength)
-    carried = _broken(target, _steepest(substitute, images, labels, strength), images, labels, strength)
+    black = _broken(classifier, moved, images, labels, strength)
+    carried = _broken(classifier, _steepest(substitute, images, labels, strength), images, labels, strength)
     return MaskingCheck(
         strength=strength,
         images=len(rows),
@@ -169,10 +167,10 @@ def _steepest(linear: nn.Linear, images: Tensor, labels: Tensor, strength: float
     return (images + strength * step).clamp(0, 1)
 
 
-def _broken(target: Target, moved: Tensor, images: Tensor, labels: Tensor, strength: float) -> Tensor:
+def _broken(classifier: Classifier, moved: Tensor, images: Tensor, labels: Tensor, strength: float) -> Tensor:
     """Which images are misclassified, and not farther away than the strength (and float32's rounding)."""
     farthest = float(distances(moved, images, "linf").max())
     if farthest > strength + _ROUNDING:
         raise SettingError("strength", strength, f"was not kept by an attack: it went {farthest:.4g} away")
-    parts = zip(moved.split(target.batch_size), labels.split(target.batch_size), strict=True)
-    return torch.cat([target.is_wrong(part, of) for part, of in parts])
+    parts = zip(moved.split(classifier.batch_size), labels.split(classifier.batch_size), strict=True)
+    return torch.cat([classifier.is_wrong(part, of) for part, of in parts])

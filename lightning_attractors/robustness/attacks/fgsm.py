@@ -1,15 +1,40 @@
-"""Adversarial radii along the direction of the fast gradient sign method, to 1e-6."""
+"""The fast gradient (sign) method: one step, and adversarial radii along its direction, to 1e-6."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lightning_attractors.errors import require
-from lightning_attractors.robustness.radii import AdversarialRadii
-from lightning_attractors.robustness.targets import Logits, Target
+from lightning_attractors.norms import NormName
+from lightning_attractors.robustness.attacks.base import GradientAttack, Logits, Strength, per_image
+from lightning_attractors.robustness.attacks.classifier import Classifier
+from lightning_attractors.robustness.attacks.radii import AdversarialRadii
+
+
+@dataclass(frozen=True)
+class FGSM(GradientAttack):
+    """One step of the length of the strength, clip(x + ε d): d = sign ∇L(x) in L∞, ∇L(x)/‖∇L(x)‖₂ in L2.
+
+    Example:
+        >>> def brighter_than_half(images):
+        ...     mean = images.mean(dim=(1, 2, 3))
+        ...     return torch.stack([0.5 - mean, mean - 0.5], dim=1)
+        >>> FGSM("l2")(brighter_than_half, torch.full((1, 1, 1, 2), 0.2), torch.tensor([0]), 0.1 * 2**0.5)
+        tensor([[[[0.3000, 0.3000]]]])
+    """
+
+    def __call__(self, logits_fn: Logits, images: Tensor, labels: Tensor, strength: Strength) -> Tensor:
+        """The attacked images (B, C, H, W), of images in [0, 1] and labels (B,)."""
+        gradient, _ = self.gradient(logits_fn, images, labels)
+        return self.along(images, self.direction(gradient), strength)
+
+    def along(self, images: Tensor, directions: Tensor, strength: Strength) -> Tensor:
+        """Images (B, C, H, W) moved along their directions, and clipped."""
+        return (directions * per_image(strength)).add_(images).clamp_(0, 1)
 
 
 def fgsm_radii(
@@ -20,14 +45,15 @@ def fgsm_radii(
     resolution: float = 1 / 255,
     tolerance: float = 1e-6,
     batch_size: int = 512,
+    norm: NormName = "linf",
 ) -> AdversarialRadii:
-    """The smallest ε at which clip(x + ε sign ∇L(x)) is misclassified, for every image (Torvik, 2023).
+    """The smallest ε at which FGSM has an image misclassified, for every image (Torvik, 2023).
 
-    The direction is that of the gradient at the image itself and stays. Along it the multiples of
-    ``resolution`` are tried in ascending order, and ``largest`` at last; the interval before the first that
-    is misclassified is narrowed until it is no longer than ``tolerance``. So the image is misclassified at ρ
-    and not at the interval's lower end, and all that may be missed is a stretch of misclassified ε that fits
-    between two multiples.
+    The direction is that of the gradient at the image itself and stays: see :class:`FGSM`. Along it the
+    multiples of ``resolution`` are tried in ascending order, and ``largest`` at last; the interval before the
+    first that is misclassified is narrowed until it is no longer than ``tolerance``. So the image is
+    misclassified at ρ and not at the interval's lower end, and all that may be missed is a stretch of
+    misclassified ε that fits between two multiples.
 
     All images are tried together in full batches; an image leaves when its interval is found, and the fewer
     are left, the more multiples are tried of each at a time.
@@ -37,10 +63,12 @@ def fgsm_radii(
             alone, and differentiable.
         images: (N, C, H, W), floating point, in [0, 1].
         labels: (N,), int64.
-        largest: largest ε that is tried, above 0. At 1 every pixel that moves has arrived at 0 or 1.
+        largest: largest ε that is tried, above 0. At 1 every pixel that moves in L∞ has arrived at
+            0 or 1.
         resolution: distance of the ε that are tried first, above 0.
         tolerance: length of the last interval, above 0; floating point ends the narrowing in any case.
         batch_size: how many images are given to ``logits_fn`` at a time at most, at least 1.
+        norm: ``linf`` or ``l2``, the norm of ε; clipping to [0, 1] may end nearer to the image than that.
 
     Returns:
         The radii; ``steps`` is 1 wherever the attack succeeded, as the method takes one step.
@@ -60,7 +88,7 @@ def fgsm_radii(
     require(largest > 0, "largest", largest, "must be above 0")
     require(resolution > 0, "resolution", resolution, "must be above 0")
     require(tolerance > 0, "tolerance", tolerance, "must be above 0")
-    ray = _Ray(Target(logits_fn, images, labels, batch_size))
+    ray = _Ray(Classifier(logits_fn, images, labels, batch_size), FGSM(norm))
     grid = torch.arange(math.ceil(largest / resolution - 1e-9) + 1, dtype=torch.float64) * resolution
     grid[-1] = largest
     first, margins = ray.scan(grid)
@@ -75,28 +103,27 @@ def fgsm_radii(
 
 
 class _Ray:
-    """The straight line from every image along its gradient's sign, clipped to [0, 1].
+    """The straight line from every image along its direction, clipped to [0, 1].
 
     Attributes:
         wrong: images that are wrong to begin with, shape (N,), bool.
         flat: the other ones whose gradient is 0 everywhere, shape (N,), bool.
     """
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.directions = torch.empty_like(target.images)
-        self.wrong = torch.empty_like(target.labels, dtype=torch.bool)
+    def __init__(self, classifier: Classifier, attack: FGSM) -> None:
+        self.classifier, self.attack = classifier, attack
+        self.directions = torch.empty_like(classifier.images)
+        self.wrong = torch.empty_like(classifier.labels, dtype=torch.bool)
         self.flat = torch.empty_like(self.wrong)
-        for rows in self._batches(len(target.images)):
-            images, labels = target.images[rows], target.labels[rows]
-            signs, self.flat[rows], self.wrong[rows] = target.gradient_sign(images, labels)
-            self.directions[rows] = signs
+        for rows in self._batches(len(classifier.images)):
+            images, labels = classifier.images[rows], classifier.labels[rows]
+            gradient, self.flat[rows], self.wrong[rows] = classifier.gradient(attack, images, labels)
+            self.directions[rows] = attack.direction(gradient)
 
     def at(self, rows: Tensor, strengths: Tensor) -> Tensor:
         """The images of the given rows (M,) at the given ε (M,)."""
-        images = self.target.images[rows]
-        step = self.directions[rows] * strengths.to(images.dtype).view(-1, 1, 1, 1)
-        return step.add_(images).clamp_(0, 1)
+        images = self.classifier.images[rows]
+        return self.attack.along(images, self.directions[rows], strengths.to(images.dtype))
 
     def margins(self, rows: Tensor, strengths: Tensor) -> Tensor:
         """Margins of the images of the given rows (M,) at the given ε (M,): above 0 where misclassified."""
@@ -104,7 +131,7 @@ class _Ray:
         for part in self._batches(len(rows)):
             chosen = rows[part]
             moved = self.at(chosen, strengths[part])
-            margins[part] = self.target.margins(moved, self.target.labels[chosen])
+            margins[part] = self.classifier.margins(moved, self.classifier.labels[chosen])
         return margins
 
     def scan(self, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +149,7 @@ class _Ray:
         active = (~(self.wrong | self.flat)).nonzero().squeeze(1)
         tried = 1
         while len(active) and tried < len(grid):
-            ahead = grid[tried : tried + max(1, self.target.batch_size // len(active))]
+            ahead = grid[tried : tried + max(1, self.classifier.batch_size // len(active))]
             margins = self.margins(active.repeat_interleave(len(ahead)), ahead.repeat(len(active)))
             margins = torch.cat([ends[active, :1], margins.view(len(active), len(ahead))], dim=1)
             fails = margins > 0
@@ -172,5 +199,5 @@ class _Ray:
         return upper
 
     def _batches(self, count: int) -> list[slice]:
-        size = self.target.batch_size
+        size = self.classifier.batch_size
         return [slice(start, start + size) for start in range(0, count, size)]

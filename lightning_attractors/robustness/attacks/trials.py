@@ -1,20 +1,20 @@
-"""Attacks with one interface: searches for a radius, and what is done at one strength after another."""
+"""What is tried on a batch: a search for radii, or an attack at one strength after another."""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_attractors.norms import NormName, distances
-from lightning_attractors.robustness.radii import AdversarialRadii
-from lightning_attractors.robustness.targets import Logits, Target
+from lightning_attractors.robustness.attacks.base import Logits
+from lightning_attractors.robustness.attacks.classifier import Classifier
+from lightning_attractors.robustness.attacks.radii import AdversarialRadii
+from lightning_attractors.robustness.randomness import seed_all
 
 Search = Callable[..., AdversarialRadii]
 # Logits, images, labels, strength and the key of the random numbers; gives the changed images.
@@ -51,7 +51,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class RadiusAttack:
+class RadiusSearch:
     """A search for the adversarial radius of every image.
 
     Attributes:
@@ -75,21 +75,14 @@ class RadiusAttack:
         size = self.arguments["step_size"]
         return [min(step * size, largest) for step in range(1, self.arguments["steps"] + 1)]
 
-    def __call__(
-        self,
-        logits_fn: Logits,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        key: Sequence[int],
-        norm: NormName = "linf",
-    ) -> Outcome:
-        """Attack images (B, C, H, W) in [0, 1]; ``key`` is for logits that are random.
+    def __call__(self, classifier: Classifier, key: Sequence[int], norm: NormName = "linf") -> Outcome:
+        """Attack the classifier's images (B, C, H, W); ``key`` is for logits that are random.
 
         The distances are in ``norm``, whatever norm the search is in.
         """
         seed_all(key)
-        found = self.search(logits_fn, images, labels, batch_size=batch_size, **self.arguments)
+        images, labels, size = classifier.images, classifier.labels, classifier.batch_size
+        found = self.search(classifier.logits_fn, images, labels, batch_size=size, **self.arguments)
         gone = distances(found.adversarial, images, norm)
         reached = found.radii.isfinite()
         bounded = _within(gone, torch.where(reached, found.radii, self.arguments["largest"]))
@@ -98,7 +91,7 @@ class RadiusAttack:
 
 
 @dataclass(frozen=True)
-class SweepAttack:
+class StrengthSweep:
     """An attack or a corruption, applied at each of some strengths on its own.
 
     The radius of an image is the smallest |strength| that has it misclassified; what may happen between two
@@ -121,31 +114,21 @@ class SweepAttack:
         """All strengths that are tried, without their sign, as radii have none."""
         return [abs(strength) for strength in self.strengths]
 
-    def __call__(
-        self,
-        logits_fn: Logits,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        key: Sequence[int],
-        norm: NormName = "linf",
-    ) -> Outcome:
-        """Attack images (B, C, H, W) in [0, 1]; the same random numbers of ``key`` at every strength.
+    def __call__(self, classifier: Classifier, key: Sequence[int], norm: NormName = "linf") -> Outcome:
+        """Attack the classifier's images (B, C, H, W), with the same random numbers at every strength.
 
-        The distances are in ``norm``, whatever norm the attack keeps to.
+        They are a function of ``key``. The distances are in ``norm``, whatever norm the attack keeps to.
         """
-        target = Target(logits_fn, images, labels, batch_size)
-        parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-        wrong = torch.cat([target.is_wrong(images[part], labels[part]) for part in parts])
+        images, labels, size = classifier.images, classifier.labels, classifier.batch_size
+        parts = [slice(start, start + size) for start in range(0, len(images), size)]
+        wrong = torch.cat([classifier.is_wrong(images[part], labels[part]) for part in parts])
         radii = torch.where(wrong, 0.0, math.inf).double()
         nearest, adversarial, bounded = radii.clone(), images.clone(), torch.ones_like(wrong)
         withstood = torch.empty(len(images), len(self.strengths), dtype=torch.bool, device=images.device)
         for column in sorted(range(len(self.strengths)), key=lambda i: abs(self.strengths[i])):
             strength = self.strengths[column]
-            moved = torch.cat(
-                [self._changed(logits_fn, images[p], labels[p], strength, [*key, p.start]) for p in parts]
-            )
-            fails = torch.cat([target.is_wrong(moved[part], labels[part]) for part in parts])
+            moved = torch.cat([self._changed(classifier, part, strength, key) for part in parts])
+            fails = torch.cat([classifier.is_wrong(moved[part], labels[part]) for part in parts])
             withstood[:, column] = ~fails
             gone = distances(moved, images, norm)
             bounded &= _within(gone, abs(strength))
@@ -157,21 +140,15 @@ class SweepAttack:
         flat = torch.zeros_like(wrong)
         return Outcome(radii, steps, nearest, bounded, adversarial, flat, withstood)
 
-    def _changed(
-        self, logits_fn: Logits, images: Tensor, labels: Tensor, strength: float, key: Sequence[int]
-    ) -> Tensor:
+    def _changed(self, classifier: Classifier, part: slice, strength: float, key: Sequence[int]) -> Tensor:
+        images, labels, key = classifier.images[part], classifier.labels[part], [*key, part.start]
         seed_all(key)
         with torch.inference_mode(False), torch.enable_grad():
-            return self.change(logits_fn, images, labels, strength, key).detach().to(images)
+            return self.change(classifier.logits_fn, images, labels, strength, key).detach().to(images)
 
 
 def _within(gone: Tensor, strength: Tensor | float) -> Tensor:
     return gone <= strength + _ROUNDING * (1 + strength)
 
 
-def seed_all(key: Sequence[int]) -> None:
-    """Make the global random numbers of torch, NumPy and Python a function of the key."""
-    number = int(np.random.SeedSequence(list(key)).generate_state(1)[0])
-    torch.manual_seed(number)
-    np.random.seed(number)
-    random.seed(number)
+Trial = RadiusSearch | StrengthSweep

@@ -1,18 +1,17 @@
-"""What an attack in L∞ asks of a classifier: which images it gets wrong, and which way its loss rises."""
+"""A classifier under attack: which images it gets wrong, and which way its loss rises."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_attractors.errors import require
+from lightning_attractors.robustness.attacks.base import GradientAttack, Logits, margins
 
-Logits = Callable[[Tensor], Tensor]
 
-
-class Target:
+class Classifier:
     """A classifier with the images to attack, in pixel space; what the attacks here share.
 
     Works under ``torch.no_grad`` and ``torch.inference_mode`` as well, and leaves no gradient on the
@@ -50,55 +49,45 @@ class Target:
 
     @torch.no_grad()
     def margins(self, images: Tensor, labels: Tensor) -> Tensor:
-        """How far another class is ahead, max_{j≠y} z_j − z_y, shape (B,), float64, for at most a batch.
+        """How far another class is ahead, shape (B,), float64, for at most a batch: see :func:`margins`."""
+        return margins(self.logits(images), labels)
 
-        Above 0 exactly where the prediction is not the label, in ties too.
-        """
-        logits = self._logits(images)
-        column = labels.unsqueeze(1)
-        others = logits.scatter(1, column, -torch.inf).amax(dim=1)
-        ahead = (others - logits.gather(1, column).squeeze(1)).double().nan_to_num(nan=0)
-        smallest = torch.finfo(ahead.dtype).tiny
-        wrong = logits.argmax(dim=1) != labels
-        return torch.where(wrong, ahead.clamp(min=smallest), ahead.clamp(max=0))
-
-    def gradient_sign(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The sign of the gradient of the cross-entropy, where it vanishes, and which images are wrong.
-
-        Cross-entropy is log(1 + eᵐ) with m = log Σ_{j≠y} e^{z_j} − z_y, so its gradient is that of m times a
-        number from 0 to 1. That number rounds to 0 for images of high confidence, and the sign with it; hence
-        it is left out.
+    def gradient(
+        self, attack: GradientAttack, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient of an attack's loss, where it vanishes, and which images are wrong.
 
         Args:
+            attack: whose loss it is.
             images: at most a batch, (B, C, H, W).
             labels: (B,).
 
         Returns:
-            Signs, (B, C, H, W), each −1, 0 or 1; whether all of an image's are 0 though it is not wrong,
-            (B,), bool; whether its prediction is not the label, (B,), bool.
+            The gradient, (B, C, H, W); whether all of an image's is 0 though it is not wrong, (B,), bool;
+            whether its prediction is not the label, (B,), bool.
 
         Raises:
             SettingError: if the logits hide their gradient from autograd, or if it is nan.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            if images.is_inference():  # autograd keeps no such tensors
-                images, labels = images.clone(), labels.clone()
-            leaf = images.detach().requires_grad_()
-            logits = self._logits(leaf)
+
+        def differentiable(leaf: Tensor) -> Tensor:
+            logits = self.logits(leaf)
             self._require(logits.requires_grad, "must be differentiable: remove no_grad and detach from it")
             self._require_classes(labels, logits.shape[1])
-            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            column = labels.unsqueeze(1)
-            others = wide.scatter(1, column, -torch.inf).logsumexp(dim=1)
-            margin = (others - wide.gather(1, column).squeeze(1)).sum()
-            # A classifier that does not look at the image has a gradient too: 0
-            (gradient,) = torch.autograd.grad(margin, leaf, allow_unused=True, materialize_grads=True)
+            return logits
+
+        gradient, logits = attack.gradient(differentiable, images, labels)
         size = torch.linalg.vector_norm(gradient.flatten(1), ord=1, dim=1)
         self._require(not bool(size.isnan().any()), "must have a gradient without nan")
-        wrong = logits.detach().argmax(dim=1) != labels
-        return gradient.sign(), (size == 0) & ~wrong, wrong
+        wrong = logits.argmax(dim=1) != labels
+        return gradient, (size == 0) & ~wrong, wrong
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
+        """The logits (B, K) of at most a batch of images.
+
+        Raises:
+            SettingError: if ``logits_fn`` gives another shape, or nan.
+        """
         logits = self.logits_fn(images)
         shape = tuple(logits.shape)
         fits = len(shape) == 2 and shape[0] == len(images) and shape[1] >= 2
@@ -113,5 +102,10 @@ class Target:
         require(inside, "labels", ends, f"must lie from 0 to {count - 1}: logits_fn gives {count} classes")
 
     def _require(self, condition: bool, valid: str) -> None:
-        name = getattr(self.logits_fn, "__name__", type(self.logits_fn).__name__)
-        require(condition, "logits_fn", name, valid)
+        require(condition, "logits_fn", name_of(self.logits_fn), valid)
+
+
+def name_of(given: Any) -> str:
+    """What a function is called, or else the class of the object that is called like one."""
+    name: str = getattr(given, "__name__", type(given).__name__)
+    return name

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.robustness.targets import Logits
+from lightning_attractors.robustness.attacks.base import Logits
+from lightning_attractors.robustness.attacks.calls import imported, require_shape
+from lightning_attractors.robustness.randomness import seed_of
 
 
 class LogitsModule(nn.Module):
@@ -35,18 +35,23 @@ class LibraryAttack:
     """An attack class with its arguments, one of which is the strength.
 
     Args:
-        path: import path of a class that is made of a model and arguments, and called with images in [0, 1]
-            and labels, as those of torchattacks are.
+        path: import path of a class, or the class, that is made of a model and arguments, and called with
+            images in [0, 1] and labels, as those of torchattacks are.
         arguments: of the class, beyond model and strength.
         strength: name of the argument that is the strength.
+        shown: what it is called in messages, by default its path or name.
 
     Raises:
         SettingError: if there is no such class or it has no such argument.
     """
 
-    def __init__(self, path: str, arguments: dict[str, Any], strength: str = "eps") -> None:
-        self.path, self.arguments, self.strength = path, arguments, strength
-        self.attack = _imported(path)
+    def __init__(
+        self, path: str | type, arguments: dict[str, Any], strength: str = "eps", shown: str = ""
+    ) -> None:
+        self.path = shown or (path if isinstance(path, str) else path.__name__)
+        self.arguments, self.strength = arguments, strength
+        self.attack: Any = imported(path) if isinstance(path, str) else path
+        require(inspect.isclass(self.attack), "attacks", self.path, "must be a class")
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -80,10 +85,7 @@ class LibraryAttack:
             settings = {**self.arguments, self.strength: strength}  # as they were given
             text = f"{self.path} cannot attack images {tuple(images.shape)} with it ({reason})"
             raise SettingError("init_args", settings, text) from error
-        fits = isinstance(moved, Tensor) and moved.shape == images.shape
-        given = tuple(moved.shape) if isinstance(moved, Tensor) else type(moved).__name__
-        valid = f"must give images of the shape {tuple(images.shape)} that it is given, not {given}"
-        require(fits, "attacks", self.path, valid)
+        require_shape(self.path, moved, images)
         return moved
 
     def _seed(self, key: Sequence[int]) -> dict[str, int]:
@@ -91,15 +93,4 @@ class LibraryAttack:
         parameter = inspect.signature(self.attack).parameters.get("seed")
         if parameter is None or parameter.default is not None:
             return {}
-        return {"seed": int(np.random.SeedSequence(list(key)).generate_state(1)[0])}
-
-
-def _imported(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        valid = "must be the import path of an attack class, such as torchattacks.PGD"
-        raise SettingError("attacks", path, f"{valid} ({' '.join(str(error).split())})") from error
-    require(inspect.isclass(found), "attacks", path, "must be a class")
-    return found
+        return {"seed": seed_of(key)}

@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
+from robustness_runs import Bright, pictures
 
 from lightning_attractors.errors import SettingError
-from lightning_attractors.robustness.library import LibraryAttack
+from lightning_attractors.robustness.attacks import LibraryAttack
 
 IMAGES, LABELS = torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 2])
 
@@ -51,3 +54,23 @@ def test_paths_of_no_class_are_refused(path):
         LibraryAttack(path, {})
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class Seeded:
+    """Takes the time where it is given no seed, as torchattacks.AutoAttack does."""
+
+    def __init__(self, model, eps=0.1, seed=None):
+        self.seed = seed
+
+    def __call__(self, images, labels):
+        return torch.full_like(images, math.nan if self.seed is None else self.seed % 1000)
+
+
+def test_attacks_with_a_seed_of_their_own_are_given_one():
+    images, labels = pictures()
+    attack = LibraryAttack(f"{__name__}.Seeded", {})
+    first, again, other = (attack(Bright(), images, labels, 0.1, key) for key in ([0, 1], [0, 1], [0, 2]))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    chosen = LibraryAttack(f"{__name__}.Seeded", {"seed": 7})
+    assert chosen(Bright(), images, labels, 0.1, [0, 1]).eq(7).all()

@@ -1,7 +1,7 @@
 import pytest
 
 from lightning_attractors.errors import SettingError
-from lightning_attractors.robustness.choice import make_attacks
+from lightning_attractors.robustness.attacks import make_attacks
 
 
 @pytest.mark.parametrize("strengths", [["a"], 0.1, [[0.1]], [None]])

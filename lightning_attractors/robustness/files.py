@@ -1,0 +1,98 @@
+"""What a measurement leaves in a folder: tables, summaries and pictures, each whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lightning_attractors.robustness.drawings import draw
+from lightning_attractors.robustness.report import AttackReport, CertificateReport, Report, versions
+from lightning_attractors.writing import as_png, csv_table, write_atomically
+
+
+def write_report(report: Report, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write everything there is into a folder.
+
+    Of every attack ``<attack>.csv`` (accuracies per strength), ``<attack>_radii.csv`` (one row per image),
+    ``<attack>.json`` (R and all that it depends on), ``<attack>.png`` and ``<attack>_gallery.png``; of the
+    certificate ``certified.{csv,json,png}``.
+
+    Args:
+        report: of :func:`~lightning_attractors.robustness.measure`.
+        folder: is made if it is not there.
+        about: what else the summaries should say, of the classifier for instance.
+    """
+    everything: list[AttackReport | CertificateReport] = [*report.attacks.values()]
+    for found in [*everything, report.certificate] if report.certificate else everything:
+        summary = found.summary(report.settings, {**(about or {}), "versions": versions()})
+        write_result(found, Path(folder), summary, draw(found))
+
+
+def write_result(
+    found: AttackReport | CertificateReport,
+    folder: Path,
+    summary: Mapping[str, Any],
+    figures: Mapping[str, Figure],
+) -> None:
+    """Write the tables, the summary and the pictures of one attack, or of the certificate."""
+    contents: dict[str, str | bytes] = {f"{end}.csv": table for end, table in tables(found).items()}
+    contents[".json"] = json.dumps(summary, indent=2) + "\n"
+    contents |= {f"{end}.png": as_png(figure) for end, figure in figures.items()}
+    for ending, content in contents.items():
+        write_atomically(folder / f"{found.name}{ending}", content)
+
+
+def tables(found: AttackReport | CertificateReport) -> dict[str, str]:
+    """The CSV files, by how their names go on after the attack's."""
+    if isinstance(found, CertificateReport):
+        return {"": _certified_table(found)}
+    return {"": _curve_table(found), "_radii": _radii_table(found)}
+
+
+def _curve_table(found: AttackReport) -> str:
+    """One row per strength; the fit is of radii, which are |strengths|."""
+    curve, fit = found.curve, found.fit
+    nothing = [None] * len(curve.strengths)
+    columns: dict[str, list[Any]] = {
+        "strength": curve.strengths.tolist(),
+        "accuracy": curve.accuracy.tolist(),
+        "relative_accuracy": curve.relative.tolist(),
+        "fit": fit(curve.strengths.abs()).tolist() if fit is not None and fit.fitted else nothing,
+        "certified": nothing if curve.certified is None else curve.certified.tolist(),
+    }
+    return _table(columns)
+
+
+def _radii_table(found: AttackReport) -> str:
+    """One row per image: ``radius`` is inf and ``steps`` empty where the attack failed."""
+    images = found.images
+    columns = {
+        "index": images.index.tolist(),
+        "label": images.labels.tolist(),
+        "confidence": images.confidence.tolist(),
+        "correct": images.correct.int().tolist(),
+        "radius": images.radii.tolist(),
+        "steps": [None if steps < 0 else steps for steps in images.steps.tolist()],
+        "certified_radius": [None if math.isnan(radius) else radius for radius in images.certified.tolist()],
+    }
+    return _table(columns)
+
+
+def _certified_table(found: CertificateReport) -> str:
+    """One row per radius."""
+    curve = found.curve
+    columns = {
+        "radius": curve.strengths.tolist(),
+        "certified_accuracy": curve.accuracy.tolist(),
+        "relative_certified_accuracy": curve.relative.tolist(),
+    }
+    return _table(columns)
+
+
+def _table(columns: Mapping[str, list[Any]]) -> str:
+    return csv_table(list(columns), zip(*columns.values(), strict=True))

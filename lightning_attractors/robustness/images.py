@@ -1,0 +1,142 @@
+"""What is known of every image: before an attack, and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from lightning_attractors.errors import require
+from lightning_attractors.robustness.attacks import Outcome
+
+Rows = TypeVar("Rows", bound="CleanImages")
+
+
+class Batch(NamedTuple):
+    """Images (B, C, H, W) and labels (B,), on the CPU, with their number among all batches."""
+
+    number: int
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class CleanImages:
+    """What is known of images before they are attacked, one row each, all on the CPU.
+
+    Attributes:
+        index: places of the images among all, shape (B,), int64.
+        labels: (B,), int64.
+        confidence: softmax of the predicted class, shape (B,), float64.
+        correct: whether the prediction is the label, shape (B,), bool.
+        certified: certified radii, shape (B,), float64, nan without a certificate.
+    """
+
+    index: Tensor
+    labels: Tensor
+    confidence: Tensor
+    correct: Tensor
+    certified: Tensor
+
+    @classmethod
+    def joined(cls: type[Rows], parts: Sequence[Rows]) -> Rows:
+        """All rows, by ascending index."""
+        columns = {field.name: torch.cat([getattr(p, field.name) for p in parts]) for field in fields(cls)}
+        order = columns["index"].argsort()
+        return cls(**{name: column[order] for name, column in columns.items()})
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether certified radii are known."""
+        return not bool(self.certified.isnan().any())
+
+    def confident(self, confidence: float) -> Tensor:
+        """Which images count: correct, and at least so confident; shape (N,), bool."""
+        return self.correct & (self.confidence >= confidence)
+
+
+@dataclass(frozen=True)
+class AttackedImages(CleanImages):
+    """Images before an attack and after it, one row each.
+
+    The columns are those of :class:`CleanImages` and of
+    :class:`~lightning_attractors.robustness.attacks.Outcome`, whose distances are in the norm of the
+    certified radii; ``withstood`` is (N, 0) after a search.
+    """
+
+    radii: Tensor
+    steps: Tensor
+    distances: Tensor
+    bounded: Tensor
+    vanished: Tensor
+    withstood: Tensor
+
+    @classmethod
+    def of(cls, clean: CleanImages, outcome: Outcome) -> AttackedImages:
+        """The rows of one batch, on the CPU."""
+        withstood = outcome.withstood
+        if withstood is None:
+            withstood = torch.empty(len(clean), 0, dtype=torch.bool)
+        found = ("radii", "steps", "distances", "bounded", "vanished")
+        return cls(
+            **{field.name: getattr(clean, field.name) for field in fields(CleanImages)},
+            **{name: getattr(outcome, name).cpu() for name in found},
+            withstood=withstood.cpu(),
+        )
+
+    def breaches(self) -> Tensor:
+        """Indices of images that were misclassified within their certified radius, shape (M,)."""
+        inside = self.correct & (self.certified > 0) & (self.distances <= self.certified)
+        return self.index[inside]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image that an attack has broken, with what the classifier says of it before and after.
+
+    Attributes:
+        index: its place among all images.
+        image: (C, H, W).
+        attacked: (C, H, W).
+        before: predicted class and confidence, in words.
+        after: the same of the attacked image.
+    """
+
+    index: int
+    image: Tensor
+    attacked: Tensor
+    before: str
+    after: str
+
+
+def rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int, most: int) -> Iterator[Batch]:
+    """So many images of some batches at most, in batches of one size, the last one excepted.
+
+    Raises:
+        SettingError: if a batch is no pair of tensors.
+    """
+    left, number, kept = most, 0, list[tuple[Tensor, Tensor]]()
+    for batch in batches:
+        fits = isinstance(batch, tuple | list) and [isinstance(part, Tensor) for part in batch] == [
+            True,
+            True,
+        ]
+        require(fits, "batches", type(batch).__name__, "must be pairs of images (B, C, H, W) and labels (B,)")
+        images, labels = (part.detach().cpu()[:left] for part in batch)
+        kept.append((images, labels.long()))
+        left -= len(kept[-1][0])
+        while sum(len(part) for part, _ in kept) >= size or (left == 0 and kept):
+            images, labels = (torch.cat(parts) for parts in zip(*kept, strict=True))
+            yield Batch(number, images[:size], labels[:size])
+            number += 1
+            kept = [(images[size:], labels[size:])] if len(images) > size else []
+        if left == 0:
+            return
+    if kept:
+        yield Batch(number, *(torch.cat(parts) for parts in zip(*kept, strict=True)))

@@ -1,0 +1,345 @@
+"""What a measurement has found, in numbers: of the certificate, of every attack, and of all together."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_attractors.norms import NORMS, NormName
+from lightning_attractors.robustness.attacks import RadiusSearch, Trial, pgd_radii
+from lightning_attractors.robustness.images import AttackedImages, CleanImages, Example
+from lightning_attractors.robustness.logistic import LogisticFit, fit_logistic, relative_accuracy
+from lightning_attractors.robustness.masking import MaskingCheck
+
+# What the certificate's files are called, where those of attacks have the attacks' names.
+CERTIFICATE = "certified"
+_AGREEMENT = 0.05
+
+
+class BrokenCertificateError(RuntimeError):
+    """An image was misclassified within the radius for which its class is certified."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracies against strength, each of shape (S,), float64.
+
+    Attributes:
+        strengths: ascending where there is a search; as given otherwise.
+        accuracy: share of all images that are classified correctly; of the certificate, and certified to be.
+        relative: the same among the images that count; nan without any.
+        certified: share of the images that count with a certified radius of at least |strength|; None without
+            a certificate, or where the attack went farther than its strength in the certificate's norm.
+    """
+
+    strengths: Tensor
+    accuracy: Tensor
+    relative: Tensor
+    certified: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class CertificateReport:
+    """What a certificate says of the images, before any attack.
+
+    Attributes:
+        images: all of them, at least one, each with a certified radius.
+        norm: that of the radii.
+        confidence: from which on a correctly classified image counts.
+    """
+
+    images: CleanImages
+    norm: NormName
+    confidence: float
+    name = CERTIFICATE
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The certified accuracies up to the largest radius of a correct image."""
+        images, counts = self.images, self.images.confident(self.confidence)
+        points = _spread(images.certified[images.correct])
+        held = images.correct & (images.certified >= points[:, None])
+        return Curve(points, _share(held), _share(held[:, counts]))
+
+    def summary(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+        """The certificate as JSON: ``average_radius`` is of all images, those that are wrong with 0.
+
+        Args:
+            settings: of the measurement.
+            about: what else is worth knowing: which classifier it was.
+        """
+        images, counts = self.images, self.images.confident(self.confidence)
+        radii = torch.where(images.correct, images.certified, 0.0)
+        return _json_ready(
+            {
+                "norm": self.norm,
+                "accuracy": float(images.correct.double().mean()),
+                "median_radius": _median(radii[counts]),
+                "average_radius": float(radii.mean()),
+                "images": {
+                    "all": len(images),
+                    "correct": int(images.correct.sum()),
+                    "counted": int(counts.sum()),
+                    "certified": int((radii > 0).sum()),
+                },
+                "settings": settings,
+                **about,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class AttackReport:
+    """What an attack did to the images.
+
+    Attributes:
+        trial: the attack.
+        images: those that were attacked.
+        examples: some that it broke.
+        confidence: from which on a correctly classified image counts.
+        norm: that of the certified radii, and of the distances.
+        masking: the check for masked gradients, if there was one.
+        no_certificate: why there are no certified radii, if there is a reason.
+        seconds: how long it took.
+        complete: whether all images were attacked.
+    """
+
+    trial: Trial
+    images: AttackedImages
+    examples: Sequence[Example]
+    confidence: float
+    norm: NormName = "linf"
+    masking: MaskingCheck | None = None
+    no_certificate: str = ""
+    seconds: float = 0.0
+    complete: bool = True
+
+    @property
+    def name(self) -> str:
+        """What the attack is called."""
+        return self.trial.name
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Which images count, shape (N,), bool."""
+        return self.images.confident(self.confidence)
+
+    @cached_property
+    def fit(self) -> LogisticFit | None:
+        """The generalised logistic function through the curve of the images that count; None without any."""
+        if not bool(self.counts.any()):
+            return None
+        return fit_logistic(self.images.radii[self.counts], self.trial.reach)
+
+    @property
+    def robustness(self) -> float | None:
+        """R, None if there is no fit."""
+        return self.fit.R if self.fit is not None and self.fit.fitted else None
+
+    @property
+    def reason(self) -> str:
+        """Why there is no R, in words; empty if there is one."""
+        if self.fit is None:
+            return f"no image is classified correctly with a confidence of {self.confidence:g} or more"
+        return self.fit.reason
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The curve, at the strengths of a sweep or, of a search, evenly up to the largest radius."""
+        images, counts = self.images, self.counts
+        points = _spread(images.radii)
+        if self.trial.strengths:
+            points = torch.tensor(self.trial.strengths, dtype=torch.float64)
+        if images.withstood.shape[1]:
+            accuracy, relative = _share(images.withstood.T), _share(images.withstood[counts].T)
+        else:
+            accuracy = relative_accuracy(images.radii, points)
+            relative = torch.full_like(points, torch.nan)
+            if bool(counts.any()):
+                relative = relative_accuracy(images.radii[counts], points)
+        certified = None
+        if images.has_certificate and bool(images.bounded.all()) and bool(counts.any()):
+            certified = _share(images.certified[counts] >= points.abs().unsqueeze(1))
+        return Curve(points, accuracy, relative, certified)
+
+    @cached_property
+    def breaches(self) -> list[int]:
+        """Indices of images that were misclassified within their certified radius."""
+        found: list[int] = self.images.breaches().tolist()
+        return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the numbers must know, one sentence each."""
+        masking = self._masking()
+        found = [f"{self.name}: {masking['sentence']}"] if masking and self._vanished else []
+        return found if self.robustness is not None else [*found, f"{self.name}: no R, as {self.reason}"]
+
+    def summary(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+        """R and all that it depends on, as JSON.
+
+        Args:
+            settings: of the measurement.
+            about: what else is worth knowing: which classifier it was.
+        """
+        images, radii = self.images, self.images.radii[self.counts]
+        own = {"arguments": self.trial.arguments, "strengths": self.trial.strengths}
+        return _json_ready(
+            {
+                "attack": self.name,
+                "mode": "radius" if isinstance(self.trial, RadiusSearch) else "strengths",
+                **self._fitted(),
+                "accuracy": float(images.correct.double().mean()),
+                "median_radius": _median(radii),
+                "images": {
+                    "all": len(images),
+                    "correct": int(images.correct.sum()),
+                    "counted": int(self.counts.sum()),
+                    "broken": int(radii.isfinite().sum()),
+                    "gradient_vanished": self._vanished,
+                },
+                **({"steps": self._steps} if self._steps else {}),
+                "certificate": self._certificate(),
+                "masking": self._masking(),
+                "settings": {**own, **settings},
+                **about,
+                "complete": self.complete,
+            }
+        )
+
+    def _fitted(self) -> dict[str, Any]:
+        """R with its uncertainty and the rules it counts by; no R, but the reason, where there is no fit."""
+        fit = self.fit
+        if fit is None or self.robustness is None:
+            reason = self.reason
+            return {"R": None, "uncertainty": None, "fitted": False, "reason": reason, "counts": False}
+        values = {name: value for name, value in asdict(fit).items() if name != "reason"}
+        rules = {"more_than_500_images": fit.enough_images, "R2_at_least_0.95": fit.good_fit}
+        return {**values, "fitted": True, "reason": None, "rules": rules, "counts": fit.counts}
+
+    @cached_property
+    def _steps(self) -> dict[str, Any]:
+        """R of the numbers of steps, and ε times it, which is R if every step went as far as it could."""
+        steps, trial = self.images.steps[self.counts], self.trial
+        if not (isinstance(trial, RadiusSearch) and trial.search is pgd_radii and len(steps)):
+            return {}
+        size, tried = trial.arguments["step_size"], range(1, trial.arguments["steps"] + 1)
+        in_steps = fit_logistic(torch.where(steps < 0, torch.inf, steps.double()), tried)
+        product = size * in_steps.R
+        agrees = None
+        if self.robustness is not None and in_steps.fitted:
+            agrees = abs(self.robustness - product) <= _AGREEMENT * self.robustness
+        found = {"R": in_steps.R, "step_size": size, "R_times_step_size": product}
+        return {**found, "agrees_within_5_percent": agrees}
+
+    def _certificate(self) -> dict[str, Any] | None:
+        if not self.images.has_certificate:
+            return {"reason": self.no_certificate} if self.no_certificate else None
+        median = _median(self.images.certified[self.counts])
+        return {"norm": self.norm, "median_radius": median, "misclassified_within": self.breaches}
+
+    @property
+    def _vanished(self) -> int:
+        return int(self.images.vanished.sum())
+
+    def _masking(self) -> dict[str, Any] | None:
+        check, vanished = self.masking, self._vanished
+        found = asdict(check) | {"masked": check.masked, "sentence": check.sentence} if check else None
+        if vanished:
+            sentence = f"Gradients ARE masked: in this attack they vanished at {vanished} images."
+            found = {**(found or {}), "masked": True, "sentence": sentence}
+        return found
+
+
+Result = CertificateReport | MaskingCheck | AttackReport
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a measurement has found.
+
+    Attributes:
+        attacks: by their names.
+        certificate: None without certified radii.
+        masking: None if that was not asked, or no image is classified correctly.
+        settings: of the measurement.
+    """
+
+    attacks: dict[str, AttackReport]
+    certificate: CertificateReport | None
+    masking: MaskingCheck | None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def require_certificate(self) -> None:
+        """Fail if a certificate was broken.
+
+        Raises:
+            BrokenCertificateError: naming the images.
+        """
+        broken = {name: found for name, found in self.attacks.items() if found.breaches}
+        if broken:
+            norm = NORMS[next(iter(broken.values())).norm]
+            listed = "; ".join(f"{name}: images {found.breaches[:10]}" for name, found in broken.items())
+            text = f"certified_radii is wrong, misclassified within it in {norm} are {listed}"
+            raise BrokenCertificateError(text)
+
+
+def scalars(name: str, summary: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers in a summary, of an attack or the certificate, by what loggers call them."""
+    keys = ("R", "uncertainty", "accuracy", "median_radius", "average_radius", "R2")
+    values = {key: summary.get(key) for key in keys}
+    return {f"robustness/{name}/{key}": value for key, value in values.items() if value is not None}
+
+
+def result_line(summary: Mapping[str, Any], seconds: float) -> str:
+    """An attack's summary in one line, with the time that it took."""
+    images = summary["images"]
+    result = f"R {summary['R']:.4g} ± {summary['uncertainty']:.1g}" if summary["fitted"] else "no R"
+    steps = summary.get("steps", {})
+    if steps.get("agrees_within_5_percent") is False:
+        result += f", but step size × R in steps is {steps['R_times_step_size']:.4g}"
+    return (
+        f"robustness  {summary['attack']}  {seconds:.1f} s  {images['all']} images, {images['counted']} count"
+        f"  accuracy {summary['accuracy']:.4g}  {result}"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = ("lightning-attractors", "lightning", "torch", "torchattacks")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _spread(radii: Tensor) -> Tensor:
+    """Strengths from 0 to the largest finite radius, or to 1 without one above 0, shape (101,), float64."""
+    finite = radii[radii.isfinite()]
+    largest = float(finite.max()) if len(finite) else 0.0
+    return torch.linspace(0, largest or 1.0, 101, dtype=torch.float64)
+
+
+def _share(held: Tensor) -> Tensor:
+    """The share of the columns of every row (S, N), shape (S,), float64; nan without any."""
+    return held.double().mean(dim=1)
+
+
+def _median(radii: Tensor) -> float | None:
+    return float(radii.median()) if len(radii) else None
+
+
+def _json_ready(value: Any) -> Any:
+    """The value with null for what JSON has no number for, and lists for tuples."""
+    if isinstance(value, Mapping):
+        return {str(key): _json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_ready(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
