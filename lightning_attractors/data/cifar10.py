@@ -60,7 +60,11 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     # numpy.core before NumPy 2, numpy._core since
     rooms = ("numpy.core", "numpy._core")
-    modules = ("numpy", *(f"{room}.{part}" for room in rooms for part in ("multiarray", "numeric")), "_codecs")
+    modules = (
+        "numpy",
+        *(f"{room}.{part}" for room in rooms for part in ("multiarray", "numeric")),
+        "_codecs",
+    )
     names = ("ndarray", "dtype", "_reconstruct", "_frombuffer", "encode")
 
     def find_class(self, module: str, name: str) -> Any:
