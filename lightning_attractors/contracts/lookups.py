@@ -166,7 +166,8 @@ def pictured(module: Any, setting: str) -> Pictured:
 
 def observable_of(module: Any) -> tuple[Callable[[Tensor], Tensor], str]:
     """What is shown of a module's states, and its name: the states themselves if it does not say."""
-    return getattr(module, "observable", lambda states: states), getattr(module, "observable_label", "x_i(t)")
+    label: str = getattr(module, "observable_label", "x_i(t)")
+    return getattr(module, "observable", lambda states: states), label
 
 
 def mse_over_time(module: Any) -> Tensor | None:
