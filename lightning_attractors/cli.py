@@ -28,6 +28,7 @@ from lightning_attractors.callbacks import (
     UnstableError,
 )
 from lightning_attractors.callbacks.output import run_folder, write_atomically
+from lightning_attractors.contracts import best_weights
 from lightning_attractors.errors import NonFiniteError, SettingError, require
 from lightning_attractors.runs import (
     check_checkpoint,
@@ -162,7 +163,7 @@ class AttractorsCLI(LightningCLI):
         seconds = time.monotonic() - self._started
         if not is_overridden("test_step", self.model):
             return
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        best = best_weights(self.trainer)
         self.trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False)
         folder = run_folder(self.trainer)
         if self.trainer.is_global_zero:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import Namespace
 
 from lightning_attractors.errors import SettingError, require
 
@@ -17,7 +18,7 @@ from lightning_attractors.errors import SettingError, require
 def configured_loggers(trainer: Any) -> list[Any]:
     """The configs of a trainer's loggers that write into a folder of their own (``save_dir``)."""
     given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
-    return [item for item in given if "save_dir" in getattr(item, "init_args", {})]
+    return [item for item in given if isinstance(item, Namespace) and "save_dir" in item.get("init_args", {})]
 
 
 def log_root(trainer: Any) -> Path:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_attractors.callbacks import RobustnessCurve, StabilityCertificate
+from lightning_attractors.contracts import best_weights
 from lightning_attractors.norms import NORMS
 
 _METRICS = {
@@ -60,7 +61,7 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
     ):
         if (folder / name).exists():
             table.add_row(label, str(folder / name))
-    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    best = best_weights(trainer)
     if best:
         table.add_row("best checkpoint", str(folder / "checkpoints" / Path(best).name))
     table.add_row("logs", str(folder))

@@ -8,6 +8,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_attractors.contracts import monitored, phases_of
+
 
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``: the weights of the best epoch by a validation metric, written at the end of epochs.
@@ -45,13 +47,14 @@ class BestCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         if self._chosen_by_user:
             return
-        self._modules_own = getattr(pl_module, "monitor", None)
-        if self._mode_is_open and getattr(pl_module, "monitor_mode", "max") == "min":
+        self._modules_own, mode = monitored(pl_module)
+        if self._mode_is_open and mode == "min":
             self.mode = "min"
             self.kth_value = torch.tensor(torch.inf)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if getattr(trainer, "learns_filters", False):
+        phases = phases_of(trainer)
+        if phases is not None and phases.learns_filters:
             return
         if not self._chosen_by_user:
             # Decided anew: the first epochs may have no validation.

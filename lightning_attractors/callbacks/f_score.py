@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_attractors.callbacks.drawings import draw_filters, filter_images
 from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
+from lightning_attractors.contracts import currents_of, norm_exponent, phases_of
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.metrics.filters import converged_filters, negative_share, positive_share
 from lightning_attractors.writing import as_png
@@ -98,7 +99,8 @@ class FScore(Callback):
             problem = f"{error}; give the callback the attribute's name or a callable"
             raise SettingError("FScore.filters", kind, problem) from error
         require(len(shape) >= 2, "FScore.filters", shape, f"{kind}'s must be of shape (F, ...)")
-        if self.p is None and not hasattr(pl_module, "p"):
+        currents_of(pl_module)  # refuses one that does not take images
+        if self.p is None and norm_exponent(pl_module) is None:
             raise SettingError("FScore.p", None, f"{kind} has no p, so give the callback the norm's exponent")
 
     def filters(self, module: L.LightningModule) -> Tensor:
@@ -113,7 +115,7 @@ class FScore(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx == 0 and hasattr(pl_module, "currents"):
+        if batch_idx == 0 and currents_of(pl_module) is not None:
             images = batch[0]
             # Other things than images may be trained on, such as features computed before.
             fits = images.ndim == 4 and images.shape[1] == self.filters(pl_module).shape[1]
@@ -142,7 +144,8 @@ class FScore(Callback):
             write_atomically(folder / "figures" / "filters.png", as_png(figure))
 
     def _is_due(self, trainer: L.Trainer) -> bool:
-        done, learning = trainer.current_epoch + 1, getattr(trainer, "filter_epochs", 0)
+        phases, done = phases_of(trainer), trainer.current_epoch + 1
+        learning = 0 if phases is None else phases.filter_epochs
         if learning and done >= learning:
             return done == learning  # the filters are what they will be
         return done % self.every_n_epochs == 0
@@ -175,13 +178,16 @@ class FScore(Callback):
     @torch.no_grad()
     def _activities(self, module: L.LightningModule, images: Tensor) -> Tensor:
         """The mean activity of each filter over images and positions, (F,)."""
-        currents: Tensor = module.currents(images)  # type: ignore[operator]
-        p = self._exponent(module)
+        respond = currents_of(module)
+        assert respond is not None
+        currents, p = respond(images), self._exponent(module)
         norms = self.filters(module).flatten(1).norm(p=p, dim=1)
         return currents.float().transpose(0, 1).flatten(1).mean(dim=1) / norms.pow(p - 1)
 
     def _exponent(self, module: L.LightningModule) -> float:
-        return float(module.p if self.p is None else self.p)  # type: ignore[arg-type]
+        p = norm_exponent(module) if self.p is None else self.p
+        assert p is not None
+        return float(p)
 
     def _react(self, trainer: L.Trainer) -> None:
         message = (

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_attractors.contracts import divergence_hint, gradient_scaler
 from lightning_attractors.errors import NonFiniteError
 
 
@@ -35,7 +36,7 @@ class FiniteLoss(Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
     ) -> None:
-        if getattr(trainer.precision_plugin, "scaler", None) is None:
+        if gradient_scaler(trainer) is None:
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             _check(trainer, pl_module, "gradient norm", nn.utils.get_total_norm(gradients))
 
@@ -51,8 +52,7 @@ def _check(trainer: L.Trainer, module: L.LightningModule, name: str, value: Tens
 
 
 def _stop(trainer: L.Trainer, module: L.LightningModule, name: str, value: Tensor) -> NoReturn:
-    hint = getattr(module, "divergence_hint", "lower the learning rate")
     raise NonFiniteError(
         f"{name} is {value.item()} at step {trainer.global_step} (epoch {trainer.current_epoch}): "
-        f"training stopped, the last checkpoint is untouched; {hint}"
+        f"training stopped, the last checkpoint is untouched; {divergence_hint(module)}"
     )

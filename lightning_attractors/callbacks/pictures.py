@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any
 
 import lightning as L
 import torch
@@ -20,19 +20,17 @@ from lightning_attractors.callbacks.drawings import (
     draw_triples,
 )
 from lightning_attractors.callbacks.output import log_figure, run_folder, write_atomically
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.contracts import (
+    Pictured,
+    class_names_of,
+    coupling_of,
+    is_noisy,
+    mse_over_time,
+    observable_of,
+    pictured,
+)
+from lightning_attractors.errors import require
 from lightning_attractors.writing import as_png
-
-
-class _AttractorModel(Protocol):
-    """What the pictures need of a module."""
-
-    dt: float
-
-    def equilibria(self) -> Tensor: ...
-
-    def states(self, images: Tensor, **options: Any) -> Iterable[Tensor]: ...
-
 
 _REALISATIONS = 30
 
@@ -66,10 +64,7 @@ class AttractorPictures(Callback):
         self._samples: tuple[Tensor, Tensor] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        for name in ("equilibria", "states", "dt"):
-            if not hasattr(pl_module, name):
-                kind = type(pl_module).__name__
-                raise SettingError("AttractorPictures", kind, f"has no {name}; take it off the callbacks")
+        _model(pl_module)
 
     def on_validation_batch_start(self, *arguments: Any) -> None:
         self._keep(*arguments)
@@ -85,12 +80,12 @@ class AttractorPictures(Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         folder = run_folder(trainer) / "figures"
-        curve = getattr(pl_module, "mse_over_time", lambda: None)()
+        curve = mse_over_time(pl_module)
         if not trainer.is_global_zero:
             return
         figures = self.figures(pl_module, _class_names(trainer))
         if curve is not None:
-            figures["mse_over_time"] = draw_mse(curve.cpu(), float(cast(_AttractorModel, pl_module).dt))
+            figures["mse_over_time"] = draw_mse(curve.cpu(), float(_model(pl_module).dt))
         for name, figure in figures.items():
             log_figure(trainer, f"test/{name}", figure)
             if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -100,10 +95,9 @@ class AttractorPictures(Callback):
     def figures(self, module: L.LightningModule, class_names: Sequence[str] = ()) -> dict[str, Figure]:
         """All pictures of the module on the images seen last, by name; classes go by number without names."""
         assert self._samples is not None
-        model = cast(_AttractorModel, module)
+        model = _model(module)
         images, labels = self._samples
-        observable = getattr(module, "observable", lambda states: states)
-        label = getattr(module, "observable_label", "x_i(t)")
+        observable, label = observable_of(module)
         states = _stacked(model.states(images))
         attractors = model.equilibria().detach().cpu()
         images, labels = images.cpu(), labels.cpu()
@@ -116,11 +110,10 @@ class AttractorPictures(Callback):
             "final_states": draw_triples(images, attractors[labels], states[-1]),
             "attractors": draw_patterns(attractors, names, shape),
         }
-        coupling = getattr(model, "coupling", None)
+        coupling, bound = coupling_of(module)
         if coupling is not None:
-            bound = getattr(model, "eigenvalue_bound", None)
             figures["eigenvalues"] = draw_eigenvalues(coupling.eigenvalues().real.cpu(), bound)
-        if getattr(module, "is_noisy", False):
+        if is_noisy(module):
             start = images[:1].to(module.device)
             repeated = [_stacked(model.states(start, realisation=r)) for r in range(_REALISATIONS)]
             figures["realisations"] = draw_realisations(observable(torch.cat(repeated, 1)), model.dt, label)
@@ -134,8 +127,12 @@ class AttractorPictures(Callback):
             self._samples = (images[first], labels[first])
 
 
+def _model(module: L.LightningModule) -> Pictured:
+    return pictured(module, "AttractorPictures")
+
+
 def _class_names(trainer: L.Trainer) -> Sequence[str]:
-    return getattr(trainer.datamodule, "class_names", ())  # type: ignore[attr-defined]
+    return class_names_of(trainer.datamodule)  # type: ignore[attr-defined]
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lightning_attractors.certificates.rounding import sums_in_float32
+from lightning_attractors import contracts
+from lightning_attractors.certificates import sums_in_float32
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.norms import NORMS
 from lightning_attractors.robustness import Certificate
 from lightning_attractors.robustness.randomness import unchanged_random_numbers
 from lightning_attractors.robustness.report import versions
@@ -144,7 +144,7 @@ class PixelLogits:
         self.module, self.function = module, function
         self.precision = trainer.precision_plugin
         self.mean, self.std = (_channels(values, module.device) for values in (mean or (0.0,), std or (1.0,)))
-        self.__name__ = getattr(function, "__name__", "forward")
+        self.__name__ = "forward" if function is None else contracts.name_of(function)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K), differentiable in the images (B, C, H, W)."""
@@ -184,15 +184,14 @@ def certificate_of(trainer: L.Trainer, module: L.LightningModule) -> Certificate
     Raises:
         SettingError: if the norm is unknown.
     """
-    norm: Any = getattr(module, "certified_norm", "linf")
-    require(isinstance(norm, str) and norm in NORMS, "certified_norm", norm, "must be linf or l2")
-    certify: Any = getattr(module, "certified_radii", None)
+    claimed = contracts.certificate_of(module)
+    norm = contracts.certified_norm(module)
     refused = ""
-    if certify is not None and trainer.precision not in ("32-true", "64-true"):
+    if claimed is not None and trainer.precision not in ("32-true", "64-true"):
         refused = f"not in precision {trainer.precision}"
-    elif certify is not None and not sums_in_float32(module.device):
+    elif claimed is not None and not sums_in_float32(module.device):
         refused = "not with matrix products or convolutions in TF32 or bfloat16: see torch.backends"
-    return Certificate(None if refused else certify, norm, refused)
+    return Certificate(None if refused or claimed is None else claimed.certify, norm, refused)
 
 
 def circumstances(trainer: L.Trainer, module: L.LightningModule, weights: str | None) -> dict[str, Any]:
@@ -236,7 +235,7 @@ def undisturbed(module: L.LightningModule, checkpoint: str | None) -> Iterator[N
 
 def best_checkpoint(trainer: L.Trainer) -> str | None:
     """The file of the best weights, if there is one."""
-    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    path = contracts.best_weights(trainer)
     return path if path and Path(path).is_file() else None
 
 

@@ -23,9 +23,16 @@ from lightning_attractors.callbacks.equilibria import (
 )
 from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
 from lightning_attractors.certificates import EquilibriumCertificate, certify_equilibria
+from lightning_attractors.contracts import equilibria_of, gain_bounds_of, step_map_of, vector_field_of
 from lightning_attractors.errors import SettingError, require
 
 Violation = Literal["warn", "stop", "raise"]
+# How to find what a module has of its own.
+_OWN: dict[str, Callable[[nn.Module], Callable[..., Tensor] | None]] = {
+    "equilibria": equilibria_of,
+    "vector_field": vector_field_of,
+    "step_map": step_map_of,
+}
 
 
 class UnstableError(RuntimeError):
@@ -101,8 +108,9 @@ class StabilityCertificate(Callback):
         self.gain_bounds: dict[str, float] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        missing = [name for name in ("equilibria", "vector_field") if not self._has(pl_module, name)]
-        if missing and not (len(missing) == 2 and _has_gain(pl_module)):
+        maps, gain = self._maps(pl_module), gain_bounds_of(pl_module)
+        missing = [name for name in ("equilibria", "vector_field") if maps[name] is None]
+        if missing and not (len(missing) == 2 and gain is not None):
             raise SettingError(
                 f"StabilityCertificate.{missing[0]}",
                 None,
@@ -110,8 +118,17 @@ class StabilityCertificate(Callback):
                 "or the module gain_bounds()",
             )
 
-    def _has(self, module: nn.Module, name: str) -> bool:
-        return self._callables[name] is not None or hasattr(module, name)
+    def _maps(self, module: nn.Module) -> dict[str, Callable[..., Tensor] | None]:
+        """What the callback was given, or else the module has, of equilibria and maps.
+
+        Raises:
+            SettingError: if one of the module's own cannot be called as it has to be.
+        """
+        return {name: self._given(name, module) or find(module) for name, find in _OWN.items()}
+
+    def _given(self, name: str, module: nn.Module) -> Callable[..., Tensor] | None:
+        given = self._callables[name]
+        return None if given is None else lambda *states: given(module, *states)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._certified_step = -1
@@ -134,9 +151,9 @@ class StabilityCertificate(Callback):
         failures: list[str] = []
         if trainer.is_global_zero:
             report = {"stage": stage, "epoch": trainer.current_epoch, "global_step": trainer.global_step}
-            if self._has(pl_module, "equilibria"):
+            if self._maps(pl_module)["equilibria"] is not None:
                 report |= self._report_equilibria(trainer, pl_module, failures)
-            if _has_gain(pl_module):
+            if gain_bounds_of(pl_module) is not None:
                 report |= self._report_gain(trainer, pl_module, failures)
             if not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 write_atomically(folder / "stability.json", json.dumps(report, indent=2) + "\n")
@@ -168,26 +185,21 @@ class StabilityCertificate(Callback):
     def certify(self, module: L.LightningModule) -> list[EquilibriumCertificate]:
         """Certificates of a module's equilibria, one per equilibrium; the module is not changed."""
         with _exact_arithmetic():
-            exact = _exact_twin(module).eval()
-            functions = {name: self._bind(name, exact) for name in self._callables}
-            equilibria, vector_field = functions["equilibria"], functions["vector_field"]
+            maps = self._maps(_exact_twin(module).eval())
+            equilibria, vector_field = maps["equilibria"], maps["vector_field"]
             assert equilibria is not None
             assert vector_field is not None
             points = _exact(equilibria())
-            return certify_equilibria(points, vector_field, functions["step_map"], self.tolerance)
+            shape = tuple(points.shape)
+            require(len(shape) == 2, "StabilityCertificate.equilibria", shape, "must give shape (K, N)")
+            return certify_equilibria(points, vector_field, maps["step_map"], self.tolerance)
 
     def bound_gain(self, module: L.LightningModule) -> dict[str, float]:
         """A module's gain bounds by name; the module is not changed."""
         with _exact_arithmetic():
-            exact: Any = _exact_twin(module).eval()
-            return {name: float(bound) for name, bound in exact.gain_bounds().items()}
-
-    def _bind(self, name: str, module: nn.Module) -> Callable[..., Tensor] | None:
-        given = self._callables[name]
-        if given is not None:
-            return lambda *states: given(module, *states)
-        own: Callable[..., Tensor] | None = getattr(module, name, None)
-        return own
+            bounds = gain_bounds_of(_exact_twin(module).eval())
+            assert bounds is not None
+            return {name: float(bound) for name, bound in bounds().items()}
 
     def _react(self, trainer: L.Trainer, failures: list[str]) -> None:
         message = f"{'; '.join(failures)} (see stability.json)"
@@ -197,10 +209,6 @@ class StabilityCertificate(Callback):
             trainer.should_stop = True
             message += "; training stops"
         rank_zero_warn(message)
-
-
-def _has_gain(module: nn.Module) -> bool:
-    return hasattr(module, "gain_bounds")
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """What can be proved of a trained model."""
 
+# They enter the rules of the layers that are known from the start.
+from lightning_attractors.certificates import interval_rules, l2_rules  # noqa: F401
 from lightning_attractors.certificates.equilibria import (
     EquilibriumCertificate,
     Point,
@@ -8,8 +10,11 @@ from lightning_attractors.certificates.equilibria import (
     jacobian,
     spectrum,
 )
+from lightning_attractors.certificates.float32_errors import Evaluation
+from lightning_attractors.certificates.guards import sums_in_float32
 from lightning_attractors.certificates.intervals import linf_box, margins, propagate
 from lightning_attractors.certificates.lipschitz import (
+    evaluate_in_float32,
     l2_radii,
     lipschitz_bounds,
     margin_radii,
@@ -24,21 +29,26 @@ from lightning_attractors.certificates.radii import (
     lipschitz_radii,
     margin_constants,
 )
-from lightning_attractors.certificates.rounding import sums_in_float32
+from lightning_attractors.certificates.rounding import largest_size, rounding_error
+from lightning_attractors.certificates.rules import isometry, register_rule
 from lightning_attractors.norms import NormName
 
 __all__ = [
     "EquilibriumCertificate",
+    "Evaluation",
     "NormName",
     "Point",
     "Spectrum",
     "certified_accuracy",
     "certify_equilibria",
+    "evaluate_in_float32",
     "finite_time_gain",
     "interval_radii",
     "interval_verified",
+    "isometry",
     "jacobian",
     "l2_radii",
+    "largest_size",
     "linf_box",
     "lipschitz_bounds",
     "lipschitz_radii",
@@ -49,6 +59,8 @@ __all__ = [
     "pair_radii",
     "propagate",
     "published_gain",
+    "register_rule",
+    "rounding_error",
     "spectrum",
     "sums_in_float32",
 ]

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_attractors.contracts import name_of
 from lightning_attractors.errors import SettingError
 
 Map = Callable[[Tensor], Tensor]
@@ -146,9 +147,10 @@ def jacobian(function: Map, x: Tensor) -> Tensor:
     slope = derivative @ direction
     error = torch.linalg.vector_norm(slope - quotient)
     if bool(error > 1e-3 * (torch.linalg.vector_norm(slope) + torch.linalg.vector_norm(quotient) + 1e-3)):
-        name = getattr(function, "__name__", type(function).__name__)
         raise SettingError(
-            name, "a map", "its derivative must be visible to autograd: remove no_grad and detach from it"
+            name_of(function),
+            "a map",
+            "its derivative must be visible to autograd: remove no_grad and detach from it",
         )
     return derivative
 

@@ -20,30 +20,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_attractors.certificates.intervals import require_plain
 from lightning_attractors.certificates.rounding import UNDERFLOW, UNIT, accumulated
-from lightning_attractors.dynamics.integrate import STEPS
-from lightning_attractors.dynamics.nonexpansive import (
-    ControlledLinear,
-    ConvolutionOperator,
-    DenseOperator,
-    GradientFlow,
-    Monotone,
-    Operator,
-    ScaledAvgPool,
-)
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.dynamics.nonexpansive import Monotone, Operator
 from lightning_attractors.linalg import quick_matrix_norm
 
-# Layers that only rearrange their inputs.
-ISOMETRIES = (nn.Identity, nn.Flatten, nn.PixelUnshuffle, nn.PixelShuffle)
 # An elementwise function; those of torch need less than a third, on the CPU.
 _FUNCTION_ERROR = 32 * UNIT
 # Up to r = 1e6, what is below does not overflow. No error is promised of what is above.
@@ -93,67 +79,6 @@ class Evaluation:
 
     def __neg__(self) -> Evaluation:
         return replace(self, value=-self.value)
-
-
-def prepare(layers: Iterable[nn.Module]) -> Callable[[Tensor], Evaluation]:
-    """What float32 makes of images, layer by layer.
-
-    Args:
-        layers: one behind the other, as :func:`require_known` demands.
-
-    Returns:
-        Takes images, shape (B, ...), float64; gives the activations behind the last layer.
-
-    Raises:
-        SettingError: as :func:`require_known`.
-    """
-    rules = [_rule(layer) for layer in layers]
-
-    def evaluate(images: Tensor) -> Evaluation:
-        x = Evaluation.of_images(images)
-        for rule in rules:
-            x = rule(x)
-        return x
-
-    return evaluate
-
-
-def _rule(layer: nn.Module) -> Callable[[Evaluation], Evaluation]:
-    require_known(layer)
-    if isinstance(layer, GradientFlow):
-        return _flow(layer)
-    if isinstance(layer, ControlledLinear):
-        product, bias = Product(layer.operator, layer.scale), layer.bias
-        return lambda x: product.forward(x, bias)
-    if isinstance(layer, ScaledAvgPool):
-        share = accumulated(layer.size**2 + 1)
-        return lambda x: replace(x, value=layer(x.value), error=x.error + share * x.size)
-    return lambda x: replace(x, value=layer(x.value))
-
-
-def require_known(layer: nn.Module) -> None:
-    """Refuse a layer of which nothing is known here, or that may compute something else than it looks like.
-
-    Raises:
-        SettingError: naming the type, if the layer, its operator or its activation is of a type of its own,
-            has hooks or a ``forward`` that was put in, or if weights are of lower precision than float32.
-    """
-    _require_type(layer, ControlledLinear, GradientFlow, ScaledAvgPool, *ISOMETRIES)
-    if isinstance(layer, ControlledLinear | GradientFlow):
-        _require_type(layer.operator, DenseOperator, ConvolutionOperator)
-        for values in (layer.operator.weight, layer.bias):
-            precise = values.dtype in (torch.float32, torch.float64)
-            require(precise, "precision", values.dtype, "must be float32, which certificates are of")
-    if isinstance(layer, GradientFlow):
-        _require_type(layer.activation, Monotone)
-        require_plain(layer.activation.function, type(layer.activation.function))
-
-
-def _require_type(module: nn.Module, *kinds: type[nn.Module]) -> None:
-    if type(module) not in kinds:
-        known = ", ".join(kind.__name__ for kind in kinds)
-        raise SettingError("module", type(module).__name__, f"has no L2 bounds: must be one of {known}")
-    require_plain(module, type(module))
 
 
 class Product:
@@ -210,26 +135,8 @@ class Product:
         return Evaluation(value, self.norm * x.spread, error + underflow)
 
 
-def _flow(layer: GradientFlow) -> Callable[[Evaluation], Evaluation]:
-    count, product = layer.count(), Product(layer.operator)
-    gain = layer.gain_bound() ** (1 / count)
-    step: Any = STEPS[layer.method]
-
-    def field(y: Evaluation) -> Evaluation:
-        return -product.adjoint(_activated(layer.activation, product.forward(y, layer.bias)))
-
-    def steps(x: Evaluation) -> Evaluation:
-        for _ in range(count):
-            # as if what float32 has come to were exact
-            start = Evaluation(x.value, x.spread + x.error, torch.zeros_like(x.error))
-            end: Evaluation = step(field, start, layer.span / count)
-            x = Evaluation(end.value, gain * x.spread, gain * x.error + end.error)
-        return x
-
-    return steps
-
-
-def _activated(activation: Monotone, x: Evaluation) -> Evaluation:
+def activated(activation: Monotone, x: Evaluation) -> Evaluation:
+    """σ(x)."""
     slope = activation.lipschitz
     y = Evaluation(activation(x.value), slope * x.spread, slope * x.error)
     entries = _constant(x.error.new_full((len(x.value),), slope * math.sqrt(x.value[0].numel())))

@@ -13,26 +13,16 @@ within 1e-6 of Y, at an argument off by at most 2⁻²² of it, which is tested.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.parametrize import is_parametrized
 
-from lightning_attractors.certificates.rounding import (
-    FLOW_ARGUMENT_ERROR,
-    FLOW_VALUE_ERROR,
-    UNDERFLOW,
-    accumulated,
-    affine_error,
-    largest_size,
-)
-from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
-from lightning_attractors.errors import SettingError, require
-
-Interval = tuple[Tensor, Tensor]
+from lightning_attractors.certificates.guards import require_plain
+from lightning_attractors.certificates.rounding import affine_error, largest_size
+from lightning_attractors.certificates.rules import INTERVALS, Interval
+from lightning_attractors.errors import require
 
 
 def linf_box(images: Tensor, strength: float | Tensor, bounds: tuple[float, float] | None = None) -> Interval:
@@ -62,7 +52,9 @@ def propagate(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
 
     It knows ``Sequential``, ``Flatten``, ``Identity``, ``Linear``, ``Conv2d``, ``BatchNorm2d`` and
     ``Dropout`` in eval mode, ``ReLU``, ``MaxPool2d``, ``AvgPool2d``, ``AdaptiveAvgPool2d``, ``FlowMap``, and
-    ``NMODELayer`` where that is a flow map. Weights are used in the precision of the ends, outside autocast.
+    ``NMODELayer`` where that is a flow map, and what
+    :func:`~lightning_attractors.certificates.register_rule` was told of. Weights are used in the precision of
+    the ends, outside autocast.
 
     Args:
         module: what is bounded.
@@ -88,7 +80,7 @@ def propagate(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
         lower.dtype in dtypes and upper.dtype == lower.dtype, "lower", lower.dtype, f"must be of {dtypes}"
     )
     with torch.autocast(lower.device.type, enabled=False):
-        return _propagate(module, lower, upper)
+        return INTERVALS.of_code(module)(module, lower, upper)
 
 
 def margins(layers: nn.Module, head: nn.Linear, lower: Tensor, upper: Tensor, labels: Tensor) -> Tensor:
@@ -99,7 +91,8 @@ def margins(layers: nn.Module, head: nn.Linear, lower: Tensor, upper: Tensor, la
 
     Args:
         layers: everything before the head, a module that :func:`propagate` knows, to features (B, H).
-        head: the last layer, from H features to K logits, as :func:`require_plain` demands.
+        head: the last layer, from H features to K logits, as
+            :func:`~lightning_attractors.certificates.guards.require_plain` demands.
         lower: lower ends, shape (B, ...), float32 to train or float64 to certify.
         upper: upper ends, of the same shape.
         labels: the classes, shape (B,).
@@ -140,161 +133,7 @@ def margin_error(weight: Tensor, bias: Tensor | None, sizes: Tensor, labels: Ten
     return both.scatter(1, labels[:, None], 0.0)
 
 
-def require_plain(module: nn.Module, kind: type[nn.Module]) -> None:
-    """Refuse a module that may compute something else than a class does with the module's attributes.
-
-    Weights that :mod:`torch.nn.utils.parametrize` computes are as good as any in eval mode. In train mode
-    they may differ each time, as those of ``parametrizations.spectral_norm`` do.
-
-    Raises:
-        SettingError: naming the type, if it is not of the class, is of a subclass with a ``forward`` of its
-            own, has forward hooks or a ``forward`` that was put in, or is parametrized and in train mode.
-    """
-    plain = _computes_as(module, kind)
-    require(plain, "module", type(module).__name__, f"must compute what {kind.__name__} does")
-    _require_untouched(module)
-
-
-def _computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
-    # a subclass may compute something else
-    return isinstance(module, kind) and type(module).forward is kind.forward
-
-
-def _require_untouched(module: nn.Module) -> None:
-    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    why = "must have no forward hooks, such as pruning and nn.utils.weight_norm add, nor a forward put in"
-    require(not hooked, "module", type(module).__name__, why)
-    _require_eval(module, not (module.training and is_parametrized(module)))
-
-
-def _propagate(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
-    for kind, rule in _RULES.items():
-        if _computes_as(module, kind):
-            _require_untouched(module)
-            return rule(module, lower, upper)
-    known = ", ".join(kind.__name__ for kind in _RULES)
-    raise SettingError("module", type(module).__name__, f"has no interval bounds: must be one of {known}")
-
-
-def _chain(module: nn.Sequential, lower: Tensor, upper: Tensor) -> Interval:
-    for child in module:
-        lower, upper = _propagate(child, lower, upper)
-    return lower, upper
-
-
-def _same(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
-    return lower, upper
-
-
-def _monotone(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
-    """A map that rises in every input and does not round."""
-    return module(lower), module(upper)
-
-
-def _relu(module: nn.ReLU, lower: Tensor, upper: Tensor) -> Interval:
-    return lower.relu(), upper.relu()  # never in place, as the module may be
-
-
-def _dropout(module: nn.Dropout, lower: Tensor, upper: Tensor) -> Interval:
-    _require_eval(module, module.p == 0 or not module.training)
-    return lower, upper
-
-
-def _linear(module: nn.Linear, lower: Tensor, upper: Tensor) -> Interval:
-    weight, bias = parameters(module, lower.dtype)
-    middle = functional.linear((lower + upper) / 2, weight, bias)
-    reach = functional.linear((upper - lower) / 2, weight.abs())
-    if lower.dtype == torch.float64:
-        largest = largest_size(lower, upper).amax(dim=-1, keepdim=True)
-        reach = reach + affine_error(weight, bias, largest)
-    return middle - reach, middle + reach
-
-
-def _conv(module: nn.Conv2d, lower: Tensor, upper: Tensor) -> Interval:
-    weight, bias = parameters(module, lower.dtype)
-    middle = module._conv_forward((lower + upper) / 2, weight, bias)
-    reach = module._conv_forward((upper - lower) / 2, weight.abs(), None)
-    if lower.dtype == torch.float64:
-        largest = largest_size(lower, upper).flatten(1).amax(dim=1, keepdim=True)
-        reach = reach + affine_error(weight, bias, largest)[:, :, None, None]
-    return middle - reach, middle + reach
-
-
-def _batch_norm(module: nn.BatchNorm2d, lower: Tensor, upper: Tensor) -> Interval:
-    mean, variance = module.running_mean, module.running_var
-    _require_eval(module, not module.training and mean is not None)
-    assert mean is not None
-    assert variance is not None
-    weight, bias = parameters(module, lower.dtype)
-    mean, variance = mean.to(lower.dtype), variance.to(lower.dtype)
-    scale = (variance + module.eps).rsqrt()
-    scale = scale if weight is None else scale * weight
-    bias = torch.zeros_like(scale) if bias is None else bias
-
-    def columns(values: Tensor) -> Tensor:
-        return values[:, None, None]
-
-    middle = columns(scale) * ((lower + upper) / 2 - columns(mean)) + columns(bias)
-    reach = columns(scale.abs()) * (upper - lower) / 2
-    if lower.dtype == torch.float64:
-        # at most nine operations on each term, however it is arranged
-        sizes = largest_size(lower, upper) + columns(mean.abs())
-        reach = reach + accumulated(9) * (columns(scale.abs()) * sizes + columns(bias.abs())) + UNDERFLOW
-    return middle - reach, middle + reach
-
-
-def _average_pool(module: nn.AvgPool2d, lower: Tensor, upper: Tensor) -> Interval:
-    size = module.kernel_size
-    return _average(module, lower, upper, size * size if isinstance(size, int) else math.prod(size))
-
-
-def _adaptive_pool(module: nn.AdaptiveAvgPool2d, lower: Tensor, upper: Tensor) -> Interval:
-    return _average(module, lower, upper, lower.shape[-2] * lower.shape[-1])
-
-
-def _average(module: nn.Module, lower: Tensor, upper: Tensor, terms: int) -> Interval:
-    low, high = module(lower), module(upper)
-    if lower.dtype == torch.float64:
-        error = accumulated(terms) * module(largest_size(lower, upper)) + UNDERFLOW
-        low, high = low - error, high + error
-    return low, high
-
-
-def _flow(module: FlowMap, lower: Tensor, upper: Tensor) -> Interval:
-    if lower.dtype != torch.float64:
-        return module.image(lower, upper)
-    reach = FLOW_ARGUMENT_ERROR * largest_size(lower, upper)
-    low, high = module.image(lower - reach, upper + reach)
-    return low - FLOW_VALUE_ERROR, high + FLOW_VALUE_ERROR
-
-
-def _nmode(module: NMODELayer, lower: Tensor, upper: Tensor) -> Interval:
-    return _propagate(module.flow, *_propagate(module.linear, lower, upper))
-
-
 def parameters(module: Any, dtype: torch.dtype) -> tuple[Any, Any]:
     """Weight and bias in a precision; None where there is none."""
     weight, bias = (None if value is None else value.to(dtype) for value in (module.weight, module.bias))
     return weight, bias
-
-
-def _require_eval(module: nn.Module, fixed: bool) -> None:
-    why = "must be in eval mode, with running statistics if it has any, even in training against intervals"
-    require(fixed, "module", type(module).__name__, why)
-
-
-_RULES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Interval]] = {
-    nn.Sequential: _chain,
-    nn.Flatten: _monotone,
-    nn.Identity: _same,
-    nn.Dropout: _dropout,
-    nn.Linear: _linear,
-    nn.Conv2d: _conv,
-    nn.BatchNorm2d: _batch_norm,
-    nn.ReLU: _relu,
-    nn.MaxPool2d: _monotone,
-    nn.AvgPool2d: _average_pool,
-    nn.AdaptiveAvgPool2d: _adaptive_pool,
-    FlowMap: _flow,
-    NMODELayer: _nmode,
-}

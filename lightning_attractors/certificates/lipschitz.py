@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attractors.certificates.float32_errors import FARTHEST, prepare, require_known
-from lightning_attractors.certificates.intervals import require_plain
-from lightning_attractors.dynamics.nonexpansive import ControlledLinear, GradientFlow, ScaledAvgPool
+from lightning_attractors.certificates.float32_errors import FARTHEST, Evaluation
+from lightning_attractors.certificates.guards import require_plain
+from lightning_attractors.certificates.rules import FLOAT32, LIPSCHITZ, isometry
+from lightning_attractors.dynamics.nonexpansive import ControlledLinear
 from lightning_attractors.errors import require
 
 # Far above the rounding of float64 in what is computed here.
@@ -30,10 +32,34 @@ def lipschitz_bounds(layers: nn.Sequential) -> dict[str, float]:
     require_plain(layers, nn.Sequential)
     for name, layer in layers._modules.items():  # named_children skips a layer that comes again
         assert layer is not None
-        require_known(layer)
-        if isinstance(layer, ControlledLinear | GradientFlow | ScaledAvgPool):
-            bounds[name] = layer.gain_bound() * (1 + _SAFETY)
+        rule = LIPSCHITZ.of_type(layer)
+        if rule is not isometry:
+            bounds[name] = rule(layer) * (1 + _SAFETY)
     return bounds
+
+
+def evaluate_in_float32(layers: Iterable[nn.Module]) -> Callable[[Tensor], Evaluation]:
+    """What float32 makes of images, layer by layer.
+
+    Args:
+        layers: one behind the other, of types that have a float32 rule:
+            :func:`~lightning_attractors.certificates.register_rule`.
+
+    Returns:
+        Takes images, shape (B, ...), float64; gives the activations behind the last layer.
+
+    Raises:
+        SettingError: naming the type, if a layer has no such rule, is of a subclass, or has hooks.
+    """
+    rules = [FLOAT32.of_type(layer)(layer) for layer in layers]
+
+    def evaluate(images: Tensor) -> Evaluation:
+        x = Evaluation.of_images(images)
+        for rule in rules:
+            x = rule(x)
+        return x
+
+    return evaluate
 
 
 def pair_constants(head: ControlledLinear, lipschitz: float = 1.0) -> Tensor:
@@ -105,7 +131,7 @@ def l2_radii(
     """
     require(images.is_floating_point(), "images", images.dtype, "must be of floating point")
     require(bool(images.isfinite().all()), "images", "not finite", "must be finite")
-    evaluate = prepare([*layers, head])
+    evaluate = evaluate_in_float32([*layers, head])
     constants = pair_constants(head, math.prod(lipschitz_bounds(layers).values()))
 
     def radii(part: Tensor, classes: Tensor) -> Tensor:

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lightning_attractors.certificates.guards import require_plain
 from lightning_attractors.certificates.intervals import (
     for_label,
     linf_box,
     margin_error,
     margins,
     parameters,
-    require_plain,
     spreads,
 )
 from lightning_attractors.certificates.rounding import FLOW_VALUE_ERROR, accumulated, affine_error

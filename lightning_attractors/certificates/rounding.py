@@ -14,8 +14,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_attractors.linalg import products_are_exact
-
 UNIT = 2.0**-24
 
 # FlowMap in float32: Y at an argument off by this share of it (its reduction to one period), and the rest.
@@ -30,19 +28,23 @@ _EXTRA = 3
 UNDERFLOW = 1e-30
 
 
-def sums_in_float32(device: torch.device) -> bool:
-    """Whether a device takes sums of float32 products in float32: convolutions on CUDA use TF32 by default.
-
-    ``torch.backends.cudnn.allow_tf32 = False`` changes that.
-    """
-    backend = torch.backends.cudnn if device.type == "cuda" else torch.backends.mkldnn
-    return products_are_exact() and backend.conv.fp32_precision in ("none", "ieee")
-
-
 def accumulated(operations: int) -> float:
     """γ_n for n operations and a few more; infinite where float32 sums that long say nothing."""
     share = (operations + _EXTRA) * UNIT
     return share / (1 - share) if share < 1 else float("inf")
+
+
+def rounding_error(sizes: Tensor, operations: int) -> Tensor:
+    """Bound of what so many float32 operations on numbers of these sizes, or sums of them, are off by.
+
+    Args:
+        sizes: Σ|terms| of every output, any shape, float64.
+        operations: how many operations each term passes: n for a sum of n products.
+
+    Returns:
+        Of the shape of ``sizes``.
+    """
+    return accumulated(operations) * sizes + UNDERFLOW
 
 
 def affine_error(weight: Tensor, bias: Tensor | None, largest: Tensor) -> Tensor:
@@ -58,7 +60,7 @@ def affine_error(weight: Tensor, bias: Tensor | None, largest: Tensor) -> Tensor
     """
     sizes = largest * weight.abs().flatten(1).sum(dim=1)
     total = sizes if bias is None else sizes + bias.abs()
-    return accumulated(weight[0].numel()) * total + UNDERFLOW
+    return rounding_error(total, weight[0].numel())
 
 
 def largest_size(lower: Tensor, upper: Tensor) -> Tensor:

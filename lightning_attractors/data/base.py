@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_attractors.contracts import phases_of
 from lightning_attractors.data.dataset import InMemoryDataset
 from lightning_attractors.data.generators import Stream, keyed_generator
 from lightning_attractors.data.loader import ResumableLoader
@@ -144,7 +145,8 @@ class InMemoryDataModule(L.LightningDataModule):
 
     def _train_batch_size(self) -> int:
         # a trainer with phases has a say of its own
-        return getattr(self.trainer, "train_batch_size", None) or self.batch_size
+        phases = phases_of(self.trainer)
+        return (phases and phases.train_batch_size) or self.batch_size
 
     def _current_epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0

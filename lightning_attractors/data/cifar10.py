@@ -46,7 +46,8 @@ class CIFAR10DataModule(FilesDataModule):
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise self.bad_file(name, f"is no pickle of CIFAR-10 data ({reason})") from error
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
-            found = f"{getattr(data, 'dtype', type(data).__name__)} of shape {np.shape(data)}"
+            kind = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
+            found = f"{kind} of shape {np.shape(data)}"
             raise self.bad_file(name, f"holds data that are {found}, not uint8 of shape (n, 3072)")
         if labels.ndim != 1 or labels.dtype.kind != "i":
             raise self.bad_file(name, "holds labels that are not a list of integers")

@@ -252,8 +252,7 @@ class AttractorMetrics(nn.Module):
         self._comparing = ["overlap", *closeness]
         for name, metric in {"overlap": Overlap(), **closeness}.items():
             self.add_module(name, metric.clone())
-        if num_realisations > 1:
-            self.accuracy_spread = AccuracySpread(num_realisations)
+        self.accuracy_spread = AccuracySpread(num_realisations) if num_realisations > 1 else None
 
     def update(
         self, logits: Tensor, states: Tensor, targets: Tensor, labels: Tensor, realisation: int
@@ -262,8 +261,8 @@ class AttractorMetrics(nn.Module):
         self.accuracy.update(logits, labels)
         self.loss.update(_squared_distance(states, targets), weight=len(labels))
         for name in self._comparing:
-            cast(Metric, getattr(self, name)).update(states, targets)
-        if hasattr(self, "accuracy_spread"):
+            cast(Metric, self.get_submodule(name)).update(states, targets)
+        if self.accuracy_spread is not None:
             self.accuracy_spread.update(logits.argmax(dim=1) == labels, realisation)
 
 

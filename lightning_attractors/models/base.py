@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable
 
+from lightning_attractors.contracts import awaits_length, phases_of, watched_metric
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.optim import OptimizerCallable, build_optimizer
 
@@ -49,17 +50,18 @@ class Classifier(L.LightningModule):
         if self.scheduler_factory is None:
             return optimizer
         scheduler: Any = self.scheduler_factory(optimizer)
-        if getattr(scheduler, "total_steps", 0) is None:
+        if awaits_length(scheduler):
             scheduler.total_steps = self._training_length()
         config = {"scheduler": scheduler, "interval": self.lr_interval}
-        if hasattr(scheduler, "monitor"):  # Lightning's ReduceLROnPlateau
-            config["monitor"] = scheduler.monitor
+        if (metric := watched_metric(scheduler)) is not None:
+            config["monitor"] = metric
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def _training_length(self) -> int:
         """The number of times that the scheduler will step."""
         # a trainer with a phase before this one counts its epochs separately
-        epochs = getattr(self.trainer, "classifier_epochs", self.trainer.max_epochs)
+        phases = phases_of(self.trainer)
+        epochs = self.trainer.max_epochs if phases is None else phases.classifier_epochs
         length = self.trainer.estimated_stepping_batches if self.lr_interval == "step" else epochs
         known = length is not None and 0 < length < math.inf
         require(known, "trainer.max_epochs", epochs, "must be above 0: the schedule spans the training")

@@ -6,16 +6,16 @@ import io
 import math
 import pickle
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_attractors.contracts import FilterPhase
 from lightning_attractors.dynamics.plasticity import (
     KHConv2d,
     RankingName,
@@ -31,19 +31,6 @@ from lightning_attractors.models.convolutional import ConvolutionalClassifier
 from lightning_attractors.optim import OptimizerCallable
 from lightning_attractors.random import keyed_generator
 from lightning_attractors.writing import write_atomically
-
-
-class FilterPhase(Protocol):
-    """What a trainer says about the phase in which the filters learn."""
-
-    epochs: int
-    """Its length T."""
-    patch_fraction: float
-    """The share of the positions whose patches learn, drawn afresh for every batch."""
-
-    def autocast(self, device_type: str) -> AbstractContextManager[Any]:
-        """The precision to compute in."""
-        ...
 
 
 class KrotovHopfield(ConvolutionalClassifier):

@@ -34,5 +34,5 @@ else:
     class AnyOptimizer(metaclass=_Optimizers):
         """Any optimiser."""
 
-    _TORCHS = getattr(torch.optim, "Muon", None)  # not in all versions of torch
+    _TORCHS = torch.optim.Muon
     OptimizerCallable = Callable[[Iterable], AnyOptimizer]

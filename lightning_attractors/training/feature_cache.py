@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+
+from lightning_attractors.contracts import HasFrozenPart, ServesFeatures, feature_server, frozen_part
 
 # Images at a time: the same ones for every batch size, so that a resumed run has the same features.
 _IMAGES = 500
@@ -27,37 +27,40 @@ class FeatureCache:
 
     def __init__(self, budget_gb: float) -> None:
         self.budget_gb = budget_gb
-        self._dataset: Any = None
+        self._frozen: HasFrozenPart | None = None
+        self._dataset: ServesFeatures | None = None
         self._asked = False
 
-    def fill(self, trainer: L.Trainer, module: Any) -> None:
+    def fill(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Compute the features, the first time; later calls do nothing."""
         if self._asked or self.budget_gb == 0:
             return
         self._asked = True
-        dataset: Any = getattr(trainer.train_dataloader, "dataset", None)
-        if not hasattr(module, "frozen_features"):
+        frozen, dataset = frozen_part(module), feature_server(trainer.train_dataloader)
+        if frozen is None:
             rank_zero_info(f"no feature cache: {type(module).__name__} has no frozen part")
-        elif not hasattr(dataset, "is_random"):
+        elif dataset is None:
             rank_zero_info("no feature cache: the training set cannot serve features")
         elif dataset.is_random:
             rank_zero_info("no feature cache: training images change from epoch to epoch")
         else:
-            self._fill(trainer, module, dataset)
+            self._fill(trainer, module, frozen, dataset)
 
-    def clear(self, module: Any) -> None:
+    def clear(self) -> None:
         """Serve images again, and free the memory."""
-        if self._dataset is not None:
+        if self._dataset is not None and self._frozen is not None:
             self._dataset.features = None
-            module.trains_on_features = False
-        self._dataset, self._asked = None, False
+            self._frozen.trains_on_features = False
+        self._frozen, self._dataset, self._asked = None, None, False
 
     @torch.no_grad()
-    def _fill(self, trainer: L.Trainer, module: Any, dataset: Any) -> None:
+    def _fill(
+        self, trainer: L.Trainer, module: L.LightningModule, frozen: HasFrozenPart, dataset: ServesFeatures
+    ) -> None:
         def features_of(start: int, stop: int) -> Tensor:
             images, _ = dataset.__getitems__(range(start, stop))
             with trainer.precision_plugin.forward_context():
-                features: Tensor = module.frozen_features(images.to(module.device))
+                features = frozen.frozen_features(images.to(module.device))
             return features.cpu()
 
         total = len(dataset)
@@ -70,6 +73,6 @@ class FeatureCache:
         for start in range(0, total, _IMAGES):
             stop = min(start + _IMAGES, total)
             features[start:stop] = features_of(start, stop)
-        self._dataset, dataset.features = dataset, features
-        module.trains_on_features = True
+        self._frozen, self._dataset, dataset.features = frozen, dataset, features
+        frozen.trains_on_features = True
         rank_zero_info(f"feature cache: {size:.2f} GB hold the features of {total} training images")

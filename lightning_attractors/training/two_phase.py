@@ -4,44 +4,23 @@ from __future__ import annotations
 
 import math
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
+from lightning_attractors.contracts import (
+    FilterPhase,
+    FilterPrecision,
+    batch_size_of,
+    filter_learner,
+    frozen_part,
+    phase_of,
+)
 from lightning_attractors.errors import require
 from lightning_attractors.training.feature_cache import FeatureCache
 from lightning_attractors.training.precision import TrainerPrecision, faster_precision
 from lightning_attractors.writing import run_folder
-
-FilterPrecision = Literal["32-true", "16-mixed", "bf16-mixed"]
-
-_AUTOCAST = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class FilterPhase:
-    """What a module is told about the phase in which its filters learn.
-
-    Attributes:
-        epochs: its length T; it comes first, so the epochs in it are those from 0 to T − 1.
-        patch_fraction: the share of the positions in images whose patches learn.
-        precision: what to compute in; None for what the trainer's own ``precision`` has set up.
-    """
-
-    epochs: int
-    patch_fraction: float
-    precision: FilterPrecision | None
-
-    def autocast(self, device_type: str) -> AbstractContextManager[Any]:
-        """The precision as a context."""
-        if self.precision is None:
-            return nullcontext()
-        dtype = _AUTOCAST[self.precision]
-        return torch.autocast(device_type, dtype=dtype, enabled=dtype is not None)
 
 
 class TwoPhaseTrainer(L.Trainer):
@@ -55,11 +34,12 @@ class TwoPhaseTrainer(L.Trainer):
 
     Without ``filter_epochs`` and ``feature_cache_gb`` it is a plain ``Trainer``.
 
-    A module that learns filters has an attribute ``filter_phase``, which this trainer sets to a
-    :class:`FilterPhase` or None, a method ``save_filters(path)`` and, for the cache, what
-    :class:`~lightning_attractors.training.feature_cache.FeatureCache` asks for. A data module that takes part
-    has an attribute ``batch_size`` and, where ``filter_batch_size`` differs from it, takes the batch size
-    from ``trainer.train_batch_size`` unless that is None.
+    A module that learns filters is a :class:`~lightning_attractors.contracts.LearnsFilters`: it has an
+    attribute ``filter_phase``, which this trainer sets to a
+    :class:`~lightning_attractors.contracts.FilterPhase` or None, a method ``save_filters(path)`` and, for the
+    cache, what :class:`~lightning_attractors.training.feature_cache.FeatureCache` asks for. A data module
+    that takes part has an attribute ``batch_size`` and, where ``filter_batch_size`` differs from it, takes
+    the batch size from ``trainer.train_batch_size`` unless that is None.
 
     ``EarlyStopping`` needs ``check_on_train_epoch_end=False`` here, since filter epochs have no metrics.
 
@@ -97,8 +77,9 @@ class TwoPhaseTrainer(L.Trainer):
         require(filter_epochs >= 0, "filter_epochs", filter_epochs, "must be at least 0")
         valid = filter_batch_size is None or filter_batch_size >= 1
         require(valid, "filter_batch_size", filter_batch_size, "must be at least 1")
-        valid = filter_precision is None or filter_precision in _AUTOCAST
-        require(valid, "filter_precision", filter_precision, f"must be one of {list(_AUTOCAST)}")
+        precisions = list(get_args(FilterPrecision))
+        valid = filter_precision is None or filter_precision in precisions
+        require(valid, "filter_precision", filter_precision, f"must be one of {precisions}")
         require(0 < patch_fraction <= 1, "patch_fraction", patch_fraction, "must be above 0 and at most 1")
         require(feature_cache_gb >= 0, "feature_cache_gb", feature_cache_gb, "must be at least 0")
         self.filter_epochs = filter_epochs
@@ -157,7 +138,7 @@ class TwoPhaseTrainer(L.Trainer):
     @property
     def enable_validation(self) -> bool:
         """Whether there is validation, which is never of a model whose filters are still learning."""
-        return super().enable_validation and getattr(self.lightning_module, "filter_phase", None) is None
+        return super().enable_validation and phase_of(self.lightning_module) is None
 
     @property
     def reload_dataloaders_every_n_epochs(self) -> int:
@@ -180,16 +161,19 @@ class _Phases(Callback):
 
     def setup(self, trainer: Any, pl_module: L.LightningModule, stage: str) -> None:
         epochs, steps = trainer.filter_epochs, trainer.classifier_steps
+        if stage == "fit" and self.cache.budget_gb:
+            frozen_part(pl_module)  # refuses one that does not take images
         if stage != "fit" or epochs == 0:
             return
         for callback in trainer.callbacks:
             if isinstance(callback, EarlyStopping):
-                own = getattr(callback, "_check_on_train_epoch_end", False)
+                own = callback._check_on_train_epoch_end
                 valid = "must be false with filter_epochs: no metric is logged in them"
                 require(own is False, "EarlyStopping.check_on_train_epoch_end", own, valid)
         name = type(pl_module).__name__
-        require(hasattr(pl_module, "filter_phase"), "filter_epochs", epochs, f"must be 0: {name} learns none")
-        takes_part = hasattr(trainer.datamodule, "batch_size")
+        learns = filter_learner(pl_module) is not None
+        require(learns, "filter_epochs", epochs, f"must be 0: {name} learns none")
+        takes_part = batch_size_of(trainer.datamodule) is not None
         require(takes_part, "filter_epochs", epochs, "needs a data module that has a batch_size")
         if steps != -1:
             per_epoch = trainer.steps_per_epoch(trainer.filter_batch_size)
@@ -202,7 +186,7 @@ class _Phases(Callback):
         # A run that is resumed within an epoch does not start it again.
         self.on_train_epoch_start(trainer, pl_module)
         wanted = trainer.train_batch_size
-        served = getattr(trainer.train_dataloader, "batch_size", None)
+        served = batch_size_of(trainer.train_dataloader)
         problem = f"the data module serves {served}: it must ask for trainer.train_batch_size"
         require(wanted in (None, served), "filter_batch_size", wanted, problem)
 
@@ -228,9 +212,9 @@ class _Phases(Callback):
                 pl_module.save_filters(path)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if hasattr(pl_module, "filter_phase"):
+        if phase_of(pl_module) is not None:
             pl_module.filter_phase = None
-        self.cache.clear(pl_module)
+        self.cache.clear()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self.on_train_end(trainer, pl_module)

@@ -3,7 +3,7 @@ import torch
 from nonexpansive_networks import METHODS, exact, network, unit
 from torch import nn
 
-from lightning_attractors.certificates.float32_errors import prepare
+from lightning_attractors.certificates import evaluate_in_float32
 from lightning_attractors.dynamics.nonexpansive import MONOTONE, ControlledLinear, DenseOperator, Monotone
 
 
@@ -35,7 +35,7 @@ def test_float32_is_nowhere_in_a_ball_farther_from_exact_than_its_bound(method, 
     layers, head = network(method, **setting)
     model, twin = nn.Sequential(*layers, head), exact(layers, head)
     images = torch.randn(16, 1, 8, 8) * torch.logspace(-3, 3, 16).view(-1, 1, 1, 1)
-    evaluation = prepare(model)(images.double())
+    evaluation = evaluate_in_float32(model)(images.double())
     torch.testing.assert_close(evaluation.value, twin(images.double()), rtol=1e-12, atol=1e-12)
 
     def off(x):
@@ -60,6 +60,6 @@ def test_the_bound_is_felt_where_a_sum_cancels():
     head = ControlledLinear(DenseOperator(2000, 2), controlled=False).requires_grad_(False)
     head.operator.weight.data = torch.rand(2, 2000, generator=torch.Generator().manual_seed(0)) + 1
     images = torch.cat([torch.full((1, 1000), 1e4), torch.full((1, 1000), -1e4)], dim=1)
-    evaluation = prepare([head])(images.double())
+    evaluation = evaluate_in_float32([head])(images.double())
     off = (head(images).double() - evaluation.value).norm()
     assert 1e-4 * float(evaluation.error[0, 0]) < float(off) <= float(evaluation.error[0, 0])

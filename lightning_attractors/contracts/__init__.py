@@ -1,0 +1,130 @@
+"""What may be asked of modules, trainers and data that are not ours: every optional contract, and who looks.
+
+Nothing here has to be inherited from. A module keeps a contract by having the attributes; callbacks,
+trainers, data modules and the command line find out by the functions here, and nowhere else. Where a contract
+is kept by half, or by a method that cannot be called as it says, they raise a
+:class:`~lightning_attractors.errors.SettingError` of one line.
+
+============================  ===============================================================================
+contract                      who asks
+============================  ===============================================================================
+:class:`Certified`            ``RobustnessCurve``, with the norm of :class:`CertifiedInNorm`
+:class:`HasEquilibria`        ``StabilityCertificate``, ``AttractorPictures``
+:class:`HasStepMap`           ``StabilityCertificate``
+:class:`HasGainBounds`        ``StabilityCertificate``
+:class:`HasDivergenceHint`    ``FiniteLoss``
+:class:`Monitored`            ``BestCheckpoint``
+:class:`Pictured`             ``AttractorPictures``, with the optional ones of :class:`PicturedInDetail`
+:class:`HasFilters`           ``FScore``, with ``currents`` of :class:`HasCurrents`
+:class:`LearnsFilters`        ``TwoPhaseTrainer``
+:class:`HasFrozenPart`        ``TwoPhaseTrainer``'s cache of features
+:class:`ServesFeatures`       the same, of the training set
+:class:`PhasedTrainer`        models, data modules, ``BestCheckpoint`` and ``FScore``, of the trainer
+:class:`BatchedData`          ``TwoPhaseTrainer``, of the data module
+:class:`NamesClasses`         ``AttractorPictures``, of the data module
+============================  ===============================================================================
+"""
+
+from lightning_attractors.contracts.lookups import (
+    Certificate,
+    awaits_length,
+    batch_size_of,
+    best_weights,
+    certificate_of,
+    certified_norm,
+    checked_radii,
+    class_names_of,
+    coupling_of,
+    currents_of,
+    divergence_hint,
+    equilibria_of,
+    feature_server,
+    filter_learner,
+    frozen_part,
+    gain_bounds_of,
+    gradient_scaler,
+    is_noisy,
+    monitored,
+    mse_over_time,
+    name_of,
+    norm_exponent,
+    observable_of,
+    phase_of,
+    phases_of,
+    pictured,
+    step_map_of,
+    vector_field_of,
+    watched_metric,
+)
+from lightning_attractors.contracts.protocols import (
+    BatchedData,
+    Certified,
+    CertifiedInNorm,
+    FilterPhase,
+    FilterPrecision,
+    HasCurrents,
+    HasDivergenceHint,
+    HasEquilibria,
+    HasFilters,
+    HasFrozenPart,
+    HasGainBounds,
+    HasStepMap,
+    LearnsFilters,
+    Monitored,
+    NamesClasses,
+    PhasedTrainer,
+    Pictured,
+    PicturedInDetail,
+    ServesFeatures,
+)
+
+__all__ = [
+    "BatchedData",
+    "Certificate",
+    "Certified",
+    "CertifiedInNorm",
+    "FilterPhase",
+    "FilterPrecision",
+    "HasCurrents",
+    "HasDivergenceHint",
+    "HasEquilibria",
+    "HasFilters",
+    "HasFrozenPart",
+    "HasGainBounds",
+    "HasStepMap",
+    "LearnsFilters",
+    "Monitored",
+    "NamesClasses",
+    "PhasedTrainer",
+    "Pictured",
+    "PicturedInDetail",
+    "ServesFeatures",
+    "awaits_length",
+    "batch_size_of",
+    "best_weights",
+    "certificate_of",
+    "certified_norm",
+    "checked_radii",
+    "class_names_of",
+    "coupling_of",
+    "currents_of",
+    "divergence_hint",
+    "equilibria_of",
+    "feature_server",
+    "filter_learner",
+    "frozen_part",
+    "gain_bounds_of",
+    "gradient_scaler",
+    "is_noisy",
+    "monitored",
+    "mse_over_time",
+    "name_of",
+    "norm_exponent",
+    "observable_of",
+    "phase_of",
+    "phases_of",
+    "pictured",
+    "step_map_of",
+    "vector_field_of",
+    "watched_metric",
+]
