@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.table import Table
 
 from lightning_attractors import callbacks, data, models  # noqa: F401  (short names in configs)
+from lightning_attractors.config_files import config_parser
 from lightning_attractors.data import InMemoryDataModule, Labelled
 from lightning_attractors.training import TwoPhaseTrainer, faster_precision, suit_threads
 
@@ -62,6 +63,9 @@ class StepTimes(Callback):
 
 class _Setup(LightningCLI):
     """Builds what a config describes, and trains nothing."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return config_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("num_classes", "image_shape"):
@@ -120,7 +124,7 @@ def precision(count: int, only: str = "") -> None:
     for config in sorted(CONFIGS.glob("*.yaml")):
         if only not in config.stem:
             continue
-        filter_phase = [True, False] if "filter_epochs" in config.read_text() else [False]
+        filter_phase = [True, False] if build(config).trainer.filter_epochs else [False]
         for filters in filter_phase:
             seconds: dict[str, list[float]] = {name: [] for name in PRECISIONS}
             for _ in range(count):
