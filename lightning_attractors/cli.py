@@ -28,6 +28,7 @@ from lightning_attractors.callbacks import (
     UnstableError,
 )
 from lightning_attractors.callbacks.output import run_folder, write_atomically
+from lightning_attractors.config_files import config_parser
 from lightning_attractors.contracts import best_weights
 from lightning_attractors.errors import NonFiniteError, SettingError, require
 from lightning_attractors.runs import (
@@ -88,12 +89,16 @@ class AttractorsCLI(LightningCLI):
     """LightningCLI with one folder per run, a test of the best checkpoint after ``fit``, and one table.
 
     The folder is ``<save_dir>/<name>/version_<k>`` of the TensorBoard logger and holds config, checkpoints,
-    events, certificate, pictures and curves. ``--ckpt_path last`` (or ``best``) means the newest run under
-    that name; ``fit --ckpt_path last`` goes on in that run's own folder. With ``trainer.precision: auto``
-    the config that is saved names the precision that was chosen.
+    events, certificate, pictures and curves. The name is that of the first config file if nothing else sets
+    it. ``--ckpt_path last`` (or ``best``) means the newest run under that name; ``fit --ckpt_path last`` goes
+    on in that run's own folder. With ``trainer.precision: auto`` the config that is saved names the precision
+    that was chosen.
     """
 
     begun_with: str | None = None  # the precision of the run that is resumed
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return config_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(BestCheckpoint, "checkpoint")

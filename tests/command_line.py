@@ -14,6 +14,11 @@ HERE = Path(__file__).parent
 RUN = Path("runs/test/version_0")
 
 
+def small(name):
+    """The arguments of a small run, one of tests/configs, whose folder is RUN."""
+    return ["--config", str(HERE / "configs" / f"{name}.yaml"), "--trainer.logger.name", "test"]
+
+
 @pytest.fixture
 def empty_folder(tmp_path, monkeypatch):
     """The test runs in a folder of its own."""

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import HERE, RUN, empty_folder, refused, run, run_whole_and_killed, spawn  # noqa: F401
+from command_line import HERE, RUN, empty_folder, refused, run, run_whole_and_killed, small, spawn  # noqa: F401
 from data_files import write_cifar10, write_mnist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_attractors.models import NMODE, SANODE, NonexpansiveNet
 
 PAIRS = sorted(path.stem for path in (HERE / "configs").glob("*.yaml"))
-LETTERS = ["--config", str(HERE / "configs" / "sa_node_letters.yaml")]
-NMODE_LETTERS = ["--config", str(HERE / "configs" / "nmode_letters.yaml")]
-NONEXPANSIVE_LETTERS = ["--config", str(HERE / "configs" / "nonexpansive_letters.yaml")]
-CVFR_LETTERS = ["--config", str(HERE / "configs" / "cvfr_letters.yaml")]
+LETTERS = small("sa_node_letters")
+NMODE_LETTERS = small("nmode_letters")
+NONEXPANSIVE_LETTERS = small("nonexpansive_letters")
+CVFR_LETTERS = small("cvfr_letters")
 
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -35,7 +35,7 @@ def write_data():
 @pytest.mark.parametrize("pair", PAIRS)
 def test_every_pair_trains_and_is_tested(pair, capsys):
     write_data()
-    run("fit", "--config", HERE / "configs" / f"{pair}.yaml")
+    run("fit", *small(pair))
     assert "test accuracy" in capsys.readouterr().out
     assert sorted(path.name for path in (RUN / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert (RUN / "config.yaml").exists()
@@ -356,7 +356,7 @@ def test_two_processes_train_nmode_in_mixed_precision(setting):
 
 def test_a_backbone_of_one_run_serves_another_and_its_file_is_needed_once():
     write_data()
-    resnet = ["--config", HERE / "configs" / "nmode_cifar10.yaml"]
+    resnet = small("nmode_cifar10")
     run("fit", *resnet)
     Path("first.ckpt").write_bytes((RUN / "checkpoints" / "best.ckpt").read_bytes())
     run("fit", *resnet, "--model.backbone.weights", "first.ckpt", "--trainer.logger.name", "second")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from command_line import HERE, RUN, empty_folder, refused, run, run_whole_and_killed, spawn  # noqa: F401
+from command_line import RUN, empty_folder, refused, run, run_whole_and_killed, small, spawn  # noqa: F401
 
 from lightning_attractors import cli
 from lightning_attractors.linalg import ProductSpeed
@@ -16,7 +16,7 @@ from lightning_attractors.training import faster_precision, precision, warn_if_s
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
-LETTERS = ["--config", str(HERE / "configs" / "sa_node_letters.yaml"), "--trainer.callbacks", "null"]
+LETTERS = [*small("sa_node_letters"), "--trainer.callbacks", "null"]
 MUON = ["--model.coupling", "projected", "--model.optimizers", "{coupling: {class_path: Muon}}"]
 SECONDS = {"32-true": (1e-3, 25e-3), "bf16-mixed": (3e-3, 1e-3), "a tie": (1e-3, 1e-3)}
 

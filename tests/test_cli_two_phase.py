@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import HERE, RUN, empty_folder, refused, run, run_whole_and_killed, spawn  # noqa: F401
+from command_line import RUN, empty_folder, refused, run, run_whole_and_killed, small, spawn  # noqa: F401
 
 from lightning_attractors.models import KrotovHopfield
 
-LETTERS = ["--config", str(HERE / "configs" / "kh_letters.yaml")]
+LETTERS = small("kh_letters")
 
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -70,7 +70,7 @@ def test_two_processes_learn_the_filters_of_one():
 @pytest.mark.parametrize("model", ["kh_letters", "bp_letters"])
 def test_two_processes_in_mixed_precision(model):
     process = spawn(
-        *("fit", "--config", HERE / "configs" / f"{model}.yaml", "--trainer.precision", "bf16-mixed"),
+        *("fit", *small(model), "--trainer.precision", "bf16-mixed"),
         *("--trainer.devices", 2, "--trainer.strategy", "ddp", "--model.power", 50),
         *("--model.lr_scheduler", "OneCycle", "--model.lr_interval", "step"),
     )
@@ -131,5 +131,5 @@ def test_unknown_names_are_refused(setting, capsys):
 
 
 def test_a_model_without_filters_is_refused():
-    settings = ["--config", HERE / "configs" / "sa_node_letters.yaml", "--trainer.filter_epochs", 2]
+    settings = [*small("sa_node_letters"), "--trainer.filter_epochs", 2]
     assert "filter_epochs=2: must be 0: SANODE learns none" in refused("fit", *settings)

@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.table import Table
 
 from lightning_attractors import callbacks, data, models  # noqa: F401  (short names in configs)
+from lightning_attractors.config_files import config_parser
 from lightning_attractors.data import InMemoryDataModule, Labelled
 from lightning_attractors.training import TwoPhaseTrainer, faster_precision, suit_threads
 
@@ -63,6 +64,9 @@ class StepTimes(Callback):
 
 class _Setup(LightningCLI):
     """Builds what a config describes, and trains nothing."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return config_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("num_classes", "image_shape"):
@@ -139,7 +143,7 @@ def precision(count: int, only: str = "") -> None:
     table = Table(*columns, title=title)
     for config in sorted(CONFIGS.glob("*.yaml")):
         if only in config.stem:
-            for filters in [True, False] if "filter_epochs" in config.read_text() else [False]:
+            for filters in [True, False] if build(config).trainer.filter_epochs else [False]:
                 table.add_row(
                     f"{config.stem}, filters" if filters else config.stem, *row(config, filters, count)
                 )

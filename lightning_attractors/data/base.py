@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import lightning as L
 import torch
@@ -24,6 +24,18 @@ class Labelled(NamedTuple):
 
     images: Tensor
     labels: Tensor
+
+
+class ImageSettings(TypedDict, total=False):
+    """Settings of :class:`InMemoryDataModule`, which describes them and has their defaults."""
+
+    batch_size: int
+    eval_batch_size: int
+    noise_train: float
+    noise_test: float
+    max_shift: int
+    flip: bool
+    seed: int
 
 
 class InMemoryDataModule(L.LightningDataModule):

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torchvision.datasets import CIFAR10, MNIST
 
-from lightning_attractors.data.base import InMemoryDataModule, Labelled
+from lightning_attractors.data.base import ImageSettings, InMemoryDataModule, Labelled
 from lightning_attractors.data.generators import Stream, keyed_generator
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.keywords import Unpack
 
 
 class FilesDataModule(InMemoryDataModule):
@@ -36,13 +37,7 @@ class FilesDataModule(InMemoryDataModule):
             that there is no validation.
         train_subset: number of training images to use, at least 1; all by default.
         split_seed: seed of the split into training and validation images, at least 0.
-        noise_train: fraction of pixels replaced by U(0, 1) in training and validation images, from 0 to 1.
-        noise_test: the same for test images.
-        max_shift: training images are shifted by up to this many pixels, at least 0 and below the image size.
-        flip: whether training images are mirrored left to right with probability ½.
-        batch_size: training images per batch and process, at least 1.
-        eval_batch_size: validation, test or prediction images per batch and process, at least 1.
-        seed: seed of noise, shifts, flips and training order, at least 0.
+        **images: the settings of :class:`~lightning_attractors.data.InMemoryDataModule`.
 
     Raises:
         SettingError: in the constructor, when a setting is out of range; in ``prepare_data`` and ``setup``,
@@ -70,15 +65,9 @@ class FilesDataModule(InMemoryDataModule):
         val_size: int = 5000,
         train_subset: int | None = None,
         split_seed: int = 0,
-        noise_train: float = 0.0,
-        noise_test: float = 0.0,
-        max_shift: int = 0,
-        flip: bool = False,
-        batch_size: int = 250,
-        eval_batch_size: int = 1000,
-        seed: int = 0,
+        **images: Unpack[ImageSettings],
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, noise_train, noise_test, max_shift, flip, seed)
+        super().__init__(**images)
         require(val_size >= 0, "val_size", val_size, "must be at least 0")
         require(train_subset is None or train_subset >= 1, "train_subset", train_subset, "must be at least 1")
         require(split_seed >= 0, "split_seed", split_seed, "must be at least 0")

@@ -25,8 +25,9 @@ from lightning_attractors.dynamics.integrate import (
 )
 from lightning_attractors.dynamics.planted import DampedNoise, has_fused_step, integrate_fused
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import AccuracySpread, Overlap, TrajectoryError
-from lightning_attractors.models.base import Classifier
+from lightning_attractors.models.base import Classifier, OptimizationSettings
 
 _CONFIDENCE_AT_ATTRACTOR = 0.99
 
@@ -73,7 +74,7 @@ class AttractorClassifier(Classifier):
         closeness: dict[str, Metric],
         bound: float | None = None,
         num_realisations: int = 1,
-        **optimization: Any,
+        **optimization: Unpack[OptimizationSettings],
     ) -> None:
         super().__init__(**optimization)
         require(len(attractors) >= 2, "num_classes", len(attractors), "must be at least 2")

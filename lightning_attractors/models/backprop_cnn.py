@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor, nn
 
+from lightning_attractors.keywords import Unpack
 from lightning_attractors.models.activations import ActivationName
-from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, FurtherOptimizationSettings
 from lightning_attractors.models.convolutional import ConvolutionalClassifier
 from lightning_attractors.optim import OptimizerCallable
 
@@ -29,9 +27,7 @@ class BackpropCNN(ConvolutionalClassifier):
         pool_size: side w_pool of a pooling window, from 1 to the smaller side of the feature map.
         pool_stride: stride s_pool of the pooling, at least 1.
         optimizer: makes the optimiser of the parameters.
-        optimizers: optimisers of parameters whose name starts with the key, such as ``conv``.
-        lr_scheduler: makes the learning-rate scheduler from the optimiser.
-        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+        **optimization: further settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Raises:
         SettingError: if a setting lies outside its range.
@@ -55,9 +51,7 @@ class BackpropCNN(ConvolutionalClassifier):
         pool_size: int = 5,
         pool_stride: int = 2,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        optimizers: dict[str, OptimizerCallable] | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: Literal["step", "epoch"] = "epoch",
+        **optimization: Unpack[FurtherOptimizationSettings],
     ) -> None:
         super().__init__(
             num_classes=num_classes,
@@ -69,9 +63,7 @@ class BackpropCNN(ConvolutionalClassifier):
             pool_size=pool_size,
             pool_stride=pool_stride,
             optimizer=optimizer,
-            optimizers=optimizers,
-            lr_scheduler=lr_scheduler,
-            lr_interval=lr_interval,
+            **optimization,
         )
         self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
         self.conv = nn.Conv2d(image_shape[0], grid**2, kernel_size)

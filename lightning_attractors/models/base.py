@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import lightning as L
 import torch
@@ -13,7 +13,22 @@ from lightning_attractors.contracts import awaits_length, phases_of, watched_met
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.optim import OptimizerCallable, build_optimizer
 
-OPTIMIZATION_SETTINGS = ["optimizer", "optimizers", "lr_scheduler", "lr_interval"]
+
+class FurtherOptimizationSettings(TypedDict, total=False):
+    """Settings of :class:`Classifier`, but for the optimiser that a family may have its own default for."""
+
+    optimizers: dict[str, OptimizerCallable] | None
+    lr_scheduler: LRSchedulerCallable | None
+    lr_interval: Literal["step", "epoch"]
+
+
+class OptimizationSettings(FurtherOptimizationSettings, total=False):
+    """Settings of :class:`Classifier`, which describes them and has their defaults."""
+
+    optimizer: OptimizerCallable
+
+
+OPTIMIZATION_SETTINGS = list(OptimizationSettings.__annotations__)
 
 
 class Classifier(L.LightningModule):
@@ -22,7 +37,8 @@ class Classifier(L.LightningModule):
     Args:
         optimizer: makes the optimiser from the parameters.
         optimizers: optimisers of parameters whose name starts with the key; others get ``optimizer``.
-        lr_scheduler: makes the learning-rate scheduler from the optimiser.
+        lr_scheduler: makes the learning-rate scheduler from the optimiser; epochs of an earlier phase of the
+            training do not count.
         lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from lightning_attractors.dynamics.plasticity import KHConv2d
 from lightning_attractors.errors import require
+from lightning_attractors.keywords import Unpack
 from lightning_attractors.models.activations import ActivationName, PoweredActivation
+from lightning_attractors.models.base import OptimizationSettings
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
 
 
@@ -51,7 +53,7 @@ class ConvolutionalClassifier(CrossEntropyClassifier):
         power: int,
         pool_size: int,
         pool_stride: int,
-        **optimization: Any,
+        **optimization: Unpack[OptimizationSettings],
     ) -> None:
         super().__init__(num_classes, **optimization)
         names = get_args(ActivationName)

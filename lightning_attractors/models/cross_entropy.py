@@ -9,7 +9,8 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_attractors.models.base import Classifier
+from lightning_attractors.keywords import Unpack
+from lightning_attractors.models.base import Classifier, OptimizationSettings
 
 
 class CrossEntropyClassifier(Classifier):
@@ -22,7 +23,7 @@ class CrossEntropyClassifier(Classifier):
 
     monitor = "val/accuracy"
 
-    def __init__(self, num_classes: int, **optimization: Any) -> None:
+    def __init__(self, num_classes: int, **optimization: Unpack[OptimizationSettings]) -> None:
         super().__init__(**optimization)
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_loss = MeanMetric()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor
 
 from lightning_attractors.dynamics.integrate import IntegratorName
@@ -20,12 +18,12 @@ from lightning_attractors.dynamics.planted import (
     make_coupling,
 )
 from lightning_attractors.errors import require
+from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import DistanceAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier, NoiseStream
-from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, OptimizationSettings
 from lightning_attractors.models.pattern_digits import Patterns
 from lightning_attractors.models.planting import coupling_scale, plant
-from lightning_attractors.optim import OptimizerCallable
 from lightning_attractors.random import keyed_generator
 
 
@@ -66,10 +64,7 @@ class CVFR(AttractorClassifier):
         steps: integration steps while training, at least 1.
         eval_steps: integration steps otherwise; by default ``steps``.
         integrator: ``euler`` (as published) or, without noise, ``heun`` or ``rk4``.
-        optimizer: makes the optimiser of the parameters.
-        optimizers: optimisers of parameters whose name starts with the key, such as ``coupling``.
-        lr_scheduler: makes the learning-rate scheduler from the optimiser.
-        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+        **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Raises:
         SettingError: if a setting lies outside its range.
@@ -104,10 +99,7 @@ class CVFR(AttractorClassifier):
         steps: int = 40,
         eval_steps: int | None = None,
         integrator: IntegratorName = "euler",
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        optimizers: dict[str, OptimizerCallable] | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: Literal["step", "epoch"] = "epoch",
+        **optimization: Unpack[OptimizationSettings],
     ) -> None:
         require(0 <= sigma < math.inf, "sigma", sigma, "must be finite and at least 0")
         require(n_realisations >= 1, "n_realisations", n_realisations, "must be at least 1")
@@ -135,11 +127,9 @@ class CVFR(AttractorClassifier):
             eval_steps=eval_steps,
             integrator=integrator,
             closeness={"distance_accuracy": DistanceAccuracy(distance_threshold * closest)},
+            bound=None,
             num_realisations=n_realisations if sigma > 0 and eval_noise else 1,
-            optimizer=optimizer,
-            optimizers=optimizers,
-            lr_scheduler=lr_scheduler,
-            lr_interval=lr_interval,
+            **optimization,
         )
         objects = ["gain"] + (["patterns"] if isinstance(patterns, Tensor) else [])
         self.save_hyperparameters(ignore=[*OPTIMIZATION_SETTINGS, *objects])

@@ -8,10 +8,9 @@ import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -25,8 +24,9 @@ from lightning_attractors.dynamics.plasticity import (
     normalized_update,
 )
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.keywords import Unpack
 from lightning_attractors.models.activations import ActivationName
-from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, FurtherOptimizationSettings
 from lightning_attractors.models.convolutional import ConvolutionalClassifier
 from lightning_attractors.optim import OptimizerCallable
 from lightning_attractors.random import keyed_generator
@@ -64,9 +64,8 @@ class KrotovHopfield(ConvolutionalClassifier):
         filters_from: file of :meth:`save_filters` to start from, in place of N(0, 1).
         seed: seed of the order of positions, at least 0.
         optimizer: makes the optimiser of the classifier's parameters.
-        optimizers: optimisers of parameters whose name starts with the key, such as ``linear``.
-        lr_scheduler: makes their learning-rate scheduler from the optimiser; it counts classifier epochs.
-        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+        **optimization: further settings of :class:`~lightning_attractors.models.base.Classifier`; schedules
+            count the epochs of the classifier.
 
     Attributes:
         filter_phase: set by a trainer while the filters learn, otherwise None.
@@ -108,9 +107,7 @@ class KrotovHopfield(ConvolutionalClassifier):
         filters_from: str | None = None,
         seed: int = 0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        optimizers: dict[str, OptimizerCallable] | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: Literal["step", "epoch"] = "epoch",
+        **optimization: Unpack[FurtherOptimizationSettings],
     ) -> None:
         super().__init__(
             num_classes=num_classes,
@@ -122,9 +119,7 @@ class KrotovHopfield(ConvolutionalClassifier):
             pool_size=pool_size,
             pool_stride=pool_stride,
             optimizer=optimizer,
-            optimizers=optimizers,
-            lr_scheduler=lr_scheduler,
-            lr_interval=lr_interval,
+            **optimization,
         )
         require(grid >= 2, "grid", grid, "must be at least 2")
         check_plasticity(grid**2, p, m, delta, ranking)

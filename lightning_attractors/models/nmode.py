@@ -6,10 +6,9 @@ import copy
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,14 +28,14 @@ from lightning_attractors.certificates import (
 )
 from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.keywords import Unpack
 from lightning_attractors.linalg import matrix_norm
 from lightning_attractors.models.backbones import count_features
-from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, OptimizationSettings
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
 from lightning_attractors.models.evaluation_mode import evaluating
 from lightning_attractors.models.interval_training import IntervalTraining, is_certified, worst_case_loss
 from lightning_attractors.models.trades import TRADES
-from lightning_attractors.optim import OptimizerCallable
 from lightning_attractors.random import keyed_generator
 
 _OBJECTS = ("backbone", "trades", "intervals")
@@ -67,10 +66,7 @@ class NMODE(CrossEntropyClassifier):
             target ε and computed in the precision of the weights, chooses the best checkpoint.
             ``test/certified_accuracy`` is the proved one, of
             :func:`~lightning_attractors.certificates.interval_verified`.
-        optimizer: makes the optimiser of the parameters.
-        optimizers: optimisers of parameters whose name starts with the key, such as ``layer``.
-        lr_scheduler: makes the learning-rate scheduler from the optimiser.
-        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+        **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Attributes:
         backbone: the backbone.
@@ -101,18 +97,9 @@ class NMODE(CrossEntropyClassifier):
         label_smoothing: float = 0.0,
         trades: TRADES | None = None,
         intervals: IntervalTraining | None = None,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        optimizers: dict[str, OptimizerCallable] | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: Literal["step", "epoch"] = "epoch",
+        **optimization: Unpack[OptimizationSettings],
     ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            optimizer=optimizer,
-            optimizers=optimizers,
-            lr_scheduler=lr_scheduler,
-            lr_interval=lr_interval,
-        )
+        super().__init__(num_classes, **optimization)
         _check(width, decay, time, clip, gain_penalty)
         require(0 <= label_smoothing <= 1, "label_smoothing", label_smoothing, "must be from 0 to 1")
         self._save_settings()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -27,10 +26,10 @@ from lightning_attractors.dynamics.nonexpansive import (
     ScaledAvgPool,
 )
 from lightning_attractors.errors import require
+from lightning_attractors.keywords import Unpack
 from lightning_attractors.linalg import Padding
-from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, OptimizationSettings
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
-from lightning_attractors.optim import OptimizerCallable
 
 LossName = Literal["cross_entropy", "hinge"]
 
@@ -71,10 +70,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
         radius: the L2 radius of ``val/certified_accuracy`` and ``test/certified_accuracy``, above 0.
         constrained: if not, this is a network of the same shape whose weights are free, with one step of
             length t in every block.
-        optimizer: makes the optimiser of the parameters.
-        optimizers: optimisers of parameters whose name starts with the key, such as ``head``.
-        lr_scheduler: makes the learning-rate scheduler from the optimiser.
-        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+        **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Attributes:
         layers: everything before the head.
@@ -115,18 +111,9 @@ class NonexpansiveNet(CrossEntropyClassifier):
         margin: float = 0.0,
         radius: float = 36 / 255,
         constrained: bool = True,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        optimizers: dict[str, OptimizerCallable] | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: Literal["step", "epoch"] = "epoch",
+        **optimization: Unpack[OptimizationSettings],
     ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            optimizer=optimizer,
-            optimizers=optimizers,
-            lr_scheduler=lr_scheduler,
-            lr_interval=lr_interval,
-        )
+        super().__init__(num_classes, **optimization)
         three = len(image_shape) == 3 and min(image_shape) >= 1
         require(three, "image_shape", image_shape, "must be (C, H, W), each at least 1")
         _check_shape(widths, depths, strides, dense_depth, dense_width)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor, nn
 
 from lightning_attractors.dynamics.integrate import IntegratorName, integrate, reverse, rk4
 from lightning_attractors.dynamics.planted import CouplingName, DoubleWellField, block_patterns, make_coupling
 from lightning_attractors.errors import require
+from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import AttractorAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier
-from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
-from lightning_attractors.optim import OptimizerCallable
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, OptimizationSettings
 
 # Share of the stability bound that trained eigenvalues may use; the rest is the slowest decay rate.
 _BOUND_SHARE = 0.99
@@ -43,10 +42,7 @@ class SANODE(AttractorClassifier):
         eval_steps: integration steps otherwise; by default ``steps``.
         integrator: ``euler`` (as published), ``heun`` or ``rk4``.
         block: pixels of each class's block in its attractor; by default as many as fit.
-        optimizer: makes the optimiser of the parameters.
-        optimizers: optimisers of parameters whose name starts with the key, such as ``coupling``.
-        lr_scheduler: makes the learning-rate scheduler from the optimiser.
-        lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+        **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Raises:
         SettingError: if a setting lies outside its range.
@@ -71,10 +67,7 @@ class SANODE(AttractorClassifier):
         eval_steps: int | None = None,
         integrator: IntegratorName = "euler",
         block: int | None = None,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        optimizers: dict[str, OptimizerCallable] | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: Literal["step", "epoch"] = "epoch",
+        **optimization: Unpack[OptimizationSettings],
     ) -> None:
         require(a > 0, "a", a, "must be above 0")
         require(gamma > 0, "gamma", gamma, "must be above 0")
@@ -91,10 +84,8 @@ class SANODE(AttractorClassifier):
                 "perfect": AttractorAccuracy(threshold=1.0),
             },
             bound=_CLIP * a,
-            optimizer=optimizer,
-            optimizers=optimizers,
-            lr_scheduler=lr_scheduler,
-            lr_interval=lr_interval,
+            num_realisations=1,
+            **optimization,
         )
         self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
         self.a = a

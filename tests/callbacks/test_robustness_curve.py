@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchattacks
-from command_line import RUN, empty_folder, run, spawn  # noqa: F401
+from command_line import RUN, empty_folder, run, small, spawn  # noqa: F401
 from lightning.pytorch.loggers import TensorBoardLogger
 from robustness_runs import COUNT, Bright, Certified, loader, measured, pictures, report, rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -197,7 +197,7 @@ def test_vanishing_gradients_are_said(tmp_path):
 
 @pytest.mark.usefixtures("empty_folder")
 def test_two_processes_measure_what_one_does_and_a_run_is_measured_once():
-    settings = ["--config", HERE / "configs" / "nmode_letters.yaml"]
+    settings = small("nmode_letters")
     settings += ["--trainer.callbacks+", "RobustnessCurve", "--trainer.callbacks.batch_size", 8]
     settings += ["--trainer.callbacks.attacks", '["pgd_radius", "torchattacks.PGD", "replace_pixels"]']
     settings += ["--trainer.callbacks.strengths", "[0.05, 0.2, 0.5]"]

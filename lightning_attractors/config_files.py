@@ -1,0 +1,80 @@
+"""Config files: one may build on another, and the first one names the run."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from jsonargparse import ActionConfigFile, Namespace, get_loader  # type: ignore[attr-defined]
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_attractors.errors import require
+
+
+def config_parser(**kwargs: Any) -> LightningArgumentParser:
+    """The parser of Lightning's command line, but for what ``--config`` makes of a file: see the action."""
+    kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
+    parser = LightningArgumentParser(**kwargs)
+    text = "A config file in YAML or JSON. The first one names the run; `base: FILE` in it builds on another."
+    parser.add_argument("-c", "--config", action=ConfigFile, help=text)
+    return parser
+
+
+class ConfigFile(ActionConfigFile):
+    """The action of ``--config``: an ordinary one, and two conveniences.
+
+    A logger without a name gets that of the first file, without its ending. A file with the entry
+    ``base: FILE``, a path relative to its own folder, is read as if that file had been given before it.
+    """
+
+    def __call__(
+        self, parser: ArgumentParser, cfg: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        configs = [values]
+        if os.path.isfile(values):
+            if not cfg.get(self.dest):
+                _name_run(cfg, Path(values).stem)
+            configs = with_bases(Path(values))
+        for config in configs:
+            super().__call__(parser, cfg, config, option_string)
+
+
+def with_bases(path: Path, builds_on_it: tuple[Path, ...] = ()) -> list[str]:
+    """What a config file stands for: files, or the text of what they add, each to be read on top of the last.
+
+    Args:
+        path: the file, which exists.
+        builds_on_it: the files that have led to this one.
+
+    Raises:
+        SettingError: if a base is no file, or leads back to a file that builds on it.
+    """
+    settings = _settings(path)
+    if "base" not in settings:
+        return [str(path)]
+    base = settings.pop("base")
+    found = isinstance(base, str) and (path.parent / base).is_file()
+    require(found, "base", base, f"must be a file, relative to the folder of {path}, which names it")
+    chain = (*builds_on_it, path.resolve())
+    file = path.parent / base
+    require(file.resolve() not in chain, "base", base, f"must not lead back to {path}, which names it")
+    return [*with_bases(file, chain), yaml.safe_dump(settings, sort_keys=False)]
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The settings of a file; none if it is no config, which the parser is the one to say."""
+    try:
+        settings = get_loader("yaml")(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def _name_run(cfg: Namespace, name: str) -> None:
+    logger = cfg.get("trainer.logger")
+    if isinstance(logger, Namespace) and logger.get("init_args.name") == "":
+        logger["init_args.name"] = name
