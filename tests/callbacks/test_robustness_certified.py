@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
-from lightning_attractors.certificates.rounding import sums_in_float32
+from lightning_attractors.certificates import sums_in_float32
 from lightning_attractors.errors import SettingError
 
 COUNT, SIDE = 30, 4
