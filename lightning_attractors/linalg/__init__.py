@@ -13,15 +13,14 @@ from lightning_attractors.linalg.operator_norms import (
 )
 from lightning_attractors.linalg.orthogonalization import orthogonalize
 from lightning_attractors.linalg.product_speed import (
-    SMALL_PRODUCT,
     ProductSpeed,
+    has_small_products,
     largest_product,
     measure_products,
     product_seconds,
 )
 
 __all__ = [
-    "SMALL_PRODUCT",
     "Frequencies",
     "Grid",
     "Padding",
@@ -29,6 +28,7 @@ __all__ = [
     "convolution_norm",
     "gram_bounds",
     "half_symbols",
+    "has_small_products",
     "largest_product",
     "matrix_norm",
     "measure_products",

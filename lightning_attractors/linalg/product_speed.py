@@ -100,7 +100,7 @@ def measure_products(
     """Time products of that shape in float32 and in bfloat16; takes a small fraction of a second.
 
     Args:
-        shape: (m, k, n); of large ones fewer rows m are timed, since time goes with their number.
+        shape: (m, k, n); on a CPU fewer rows m are timed of large ones.
         device: where to compute them.
         seconds: times the products, as :func:`product_seconds` does.
 
@@ -113,7 +113,8 @@ def measure_products(
         products of 54 × 784 and 784 × 784 matrices take 1.00 ms in bfloat16 and 3.00 ms in float32 on cpu
     """
     m, k, n = shape
-    shape = (max(1, min(m, _LARGEST_PRODUCT // (k * n))), k, n)
+    if device.type == "cpu":  # elsewhere the whole product takes less time than it takes to start it
+        shape = (max(1, min(m, _LARGEST_PRODUCT // (k * n))), k, n)
     taken = {}
     for dtype in (torch.float32, torch.bfloat16):
         try:
@@ -134,6 +135,15 @@ def largest_product(module: nn.Module | None) -> Shape:
     ]
     k, n = max(weights, key=math.prod, default=_LAYER)
     return _ROWS, k, n
+
+
+def has_small_products(module: nn.Module | None) -> bool:
+    """Whether no product of the module takes longer than it takes to wake a thread.
+
+    Never with kernels, which meet many patches of every image.
+    """
+    kernels = module is not None and any(parameter.ndim > 2 for parameter in module.parameters())
+    return not kernels and math.prod(largest_product(module)) < SMALL_PRODUCT
 
 
 def _wait_for(device: torch.device) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -14,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.linalg import SMALL_PRODUCT, ProductSpeed, largest_product, measure_products
+from lightning_attractors.linalg import ProductSpeed, has_small_products, largest_product, measure_products
 
 FasterPrecision = Literal["32-true", "bf16-mixed"]
 # Lightning's own, and "auto"
@@ -40,6 +39,7 @@ Measure = Callable[[tuple[int, int, int], torch.device], ProductSpeed]
 
 # Devices whose products can be timed.
 _MEASURED = ("mps", "cuda", "cpu")
+_ALIASES: dict[str, FasterPrecision] = {"bf16": "bf16-mixed", "32": "32-true", "None": "32-true"}
 _DTYPES: dict[str, torch.dtype] = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 # What a process has chosen, for the processes that Lightning's launcher starts from it.
 _CHOSEN = "LIGHTNING_ATTRACTORS_PRECISION"
@@ -76,23 +76,25 @@ def faster_precision(
         >>> faster_precision(torch.nn.Linear(784, 100), "cpu", measure=slow_bfloat16)
         '32-true'
     """
-    started_by_a_launcher = "LOCAL_RANK" in os.environ
-    chosen = os.environ.get(_CHOSEN)
-    if started_by_a_launcher and chosen in get_args(FasterPrecision):
-        return chosen  # type: ignore[return-value]
     shape, device = largest_product(module), _device(accelerator)
     if device is None:
         valid = f"is measured on {', '.join(_MEASURED)}; name a precision for accelerator={accelerator}"
         raise SettingError("precision", "auto", valid)
-    if math.prod(shape) < SMALL_PRODUCT:
-        rank_zero_info("precision auto: 32-true (the model's products are too small for bfloat16 to matter)")
-        return "32-true"
+    begun_with = _ALIASES.get(begun_with or "", begun_with)
+    if has_small_products(module):
+        precision: FasterPrecision = "bf16-mixed" if begun_with == "bf16-mixed" else "32-true"
+        rank_zero_info(f"precision auto: {precision} (the model's products are too small to matter)")
+        return precision
+    question = f"{shape} on {device}: "  # a later run in this process may ask another one
+    known = os.environ.get(_CHOSEN, "").removeprefix(question)
+    if "LOCAL_RANK" in os.environ and known in get_args(FasterPrecision):
+        return known  # type: ignore[return-value]
     speed = measure(shape, device)
     if speed.faster is None:
         raise SettingError(
             "precision", "auto", f"{speed.device.type} has products in neither precision; name one"
         )
-    precision: FasterPrecision = "bf16-mixed" if speed.faster == torch.bfloat16 else "32-true"
+    precision = "bf16-mixed" if speed.faster == torch.bfloat16 else "32-true"
     why = str(speed)
     if begun_with in _DTYPES and begun_with != precision:
         if speed.is_far_slower(_DTYPES[begun_with]):
@@ -100,7 +102,7 @@ def faster_precision(
         else:
             precision, why = begun_with, f"the run began with it; {why}"  # type: ignore[assignment]
     rank_zero_info(f"precision auto: {precision} ({why})")
-    os.environ[_CHOSEN] = precision
+    os.environ[_CHOSEN] = f"{question}{precision}"
     return precision
 
 

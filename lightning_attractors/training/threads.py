@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 
 import torch
 from torch import nn
 
-from lightning_attractors.linalg import SMALL_PRODUCT, largest_product
+from lightning_attractors.linalg import has_small_products
 
 
 def suit_threads(module: nn.Module) -> None:
@@ -19,7 +18,8 @@ def suit_threads(module: nn.Module) -> None:
     word.
 
     Args:
-        module: whose largest weight, with a batch of 256, decides: up to 128 × 128 take one thread.
+        module: whose largest weight, with a batch of 256, decides: up to 128 × 128 take one thread,
+            unless there are kernels.
     """
-    if "OMP_NUM_THREADS" not in os.environ and math.prod(largest_product(module)) < SMALL_PRODUCT:
+    if "OMP_NUM_THREADS" not in os.environ and has_small_products(module):
         torch.set_num_threads(1)

@@ -48,6 +48,8 @@ def test_the_faster_one_is_chosen_for_the_shape_of_the_module(caplog):
 
 def test_small_models_are_not_measured():
     assert faster_precision(nn.Linear(49, 49), "cpu", measure=FAST) == "32-true"
+    assert faster_precision(nn.Linear(49, 49), "cpu", "bf16-mixed", SLOW) == "bf16-mixed"
+    assert faster_precision(nn.Conv2d(1, 4, 3), "cpu", measure=FAST) == "bf16-mixed"
 
 
 def test_one_line_says_what_was_chosen_and_why(monkeypatch):
@@ -69,6 +71,10 @@ def test_one_line_says_what_was_chosen_and_why(monkeypatch):
         (SLOW, "bf16-mixed", "32-true"),
         (FAST, "32-true", "bf16-mixed"),
         (FAST, "64-true", "bf16-mixed"),
+        (FAST, None, "bf16-mixed"),
+        (machine(1.5e-3, 1e-3), None, "bf16-mixed"),
+        (machine(1e-3, 1e-3), "bf16", "bf16-mixed"),
+        (machine(1.5e-3, 1e-3), "None", "32-true"),
     ],
 )
 def test_a_resumed_run_keeps_its_precision_unless_that_is_much_slower(measure, begun_with, goes_on_with):
@@ -80,6 +86,7 @@ def test_processes_that_lightning_starts_choose_what_the_first_one_chose(monkeyp
     assert faster_precision(None, "cpu", measure=FAST) == "bf16-mixed"  # a later run in the same process
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert faster_precision(None, "cpu", measure=SLOW) == "bf16-mixed"
+    assert faster_precision(nn.Linear(784, 100), "cpu", measure=SLOW) == "32-true"  # another question
 
 
 def test_devices_without_either_precision_are_refused():
