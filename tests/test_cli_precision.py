@@ -111,7 +111,6 @@ def test_short_names_mean_our_muon_and_any_other_optimizer():
     assert Muon.__module__ == "lightning_attractors.optim.muon"
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this version of torch has no Muon")
 def test_torchs_muon_has_its_full_name():
     run(
         "fit", *LETTERS, "--model.coupling", "projected", "--model.optimizers", "{coupling: torch.optim.Muon}"
