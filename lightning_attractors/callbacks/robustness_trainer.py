@@ -69,16 +69,15 @@ def batches(trainer: L.Trainer, split: Split, unpack: UnpackBatch) -> Iterator[t
         with _same_state(loader):
             for batch in loader:
                 images, labels = unpack(_transferred(trainer, split, batch))
-                valid = isinstance(images, Tensor) and images.ndim == 4 and labels.shape == images.shape[:1]
-                shown = [getattr(images, "shape", None), getattr(labels, "shape", None)]
-                require(valid, "unpack_batch", shown, "must give images (B, C, H, W) and labels (B,)")
+                shapes = [tuple(t.shape) if isinstance(t, Tensor) else () for t in (images, labels)]
+                fits = len(shapes[0]) == 4 and shapes[1] == shapes[0][:1]
+                require(fits, "unpack_batch", shapes, "must give images (B, C, H, W) and labels (B,)")
                 yield images.detach().float().cpu(), labels.detach().long().cpu()
 
 
 def _require_whole(loader: Any, split: Split) -> None:
     """Refuse a loader that has only the images of this rank: they are shared out here."""
-    for holder in (loader, getattr(loader, "batch_sampler", None)):
-        sampler = getattr(holder, "sampler", None)
+    for sampler in contracts.samplers_of(loader):
         shares = sampler.num_replicas if isinstance(sampler, DistributedSampler) else 1
         valid = f"must not share out the images of the {split} loader; leave that to the trainer"
         require(shares == 1, "sampler", type(sampler).__name__, valid)

@@ -279,3 +279,9 @@ def watched_metric(scheduler: Any) -> str | None:
 def name_of(function: Any) -> str:
     """What to call a callable in a message."""
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def samplers_of(loader: Any) -> list[Any]:
+    """What chooses the examples of a loader: its sampler, and that within its batch sampler."""
+    holders: tuple[Any, ...] = (loader, getattr(loader, "batch_sampler", None))
+    return [holder.sampler for holder in holders if _has(holder, "sampler")]

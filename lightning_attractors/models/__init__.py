@@ -3,7 +3,7 @@
 from lightning_attractors.models.attractor import AttractorClassifier
 from lightning_attractors.models.backbones import ConvBackbone, ResNet18Features
 from lightning_attractors.models.backprop_cnn import BackpropCNN
-from lightning_attractors.models.base import Classifier
+from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, Classifier, OptimizationSettings
 from lightning_attractors.models.cvfr import CVFR
 from lightning_attractors.models.interval_training import IntervalTraining
 from lightning_attractors.models.krotov_hopfield import KrotovHopfield
@@ -16,6 +16,7 @@ from lightning_attractors.optim import GroupedOptimizer, OneCycle
 __all__ = [
     "CVFR",
     "NMODE",
+    "OPTIMIZATION_SETTINGS",
     "SANODE",
     "TRADES",
     "AttractorClassifier",
@@ -27,5 +28,6 @@ __all__ = [
     "KrotovHopfield",
     "NonexpansiveNet",
     "OneCycle",
+    "OptimizationSettings",
     "ResNet18Features",
 ]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from lightning_attractors.contracts import name_of
 from lightning_attractors.errors import require
 from lightning_attractors.robustness.attacks.base import GradientAttack, Logits, margins
 
@@ -103,9 +102,3 @@ class Classifier:
 
     def _require(self, condition: bool, valid: str) -> None:
         require(condition, "logits_fn", name_of(self.logits_fn), valid)
-
-
-def name_of(given: Any) -> str:
-    """What a function is called, or else the class of the object that is called like one."""
-    name: str = getattr(given, "__name__", type(given).__name__)
-    return name

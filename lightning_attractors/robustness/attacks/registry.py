@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from lightning_attractors.contracts import name_of
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.norms import NORMS
 from lightning_attractors.robustness.attacks.calls import (
@@ -18,7 +19,6 @@ from lightning_attractors.robustness.attacks.calls import (
     is_corruption,
     makes_attacks,
 )
-from lightning_attractors.robustness.attacks.classifier import name_of
 from lightning_attractors.robustness.attacks.fgsm import fgsm_radii
 from lightning_attractors.robustness.attacks.pgd import pgd_radii
 from lightning_attractors.robustness.attacks.torchattacks_bridge import LibraryAttack
