@@ -29,7 +29,7 @@ def classifier_step(model: NonexpansiveNet, images: Tensor, labels: Tensor) -> R
         model.margin_loss(model(images), labels).backward()
         optimizer.step()
         if model.constrained:
-            model.retract_()
+            model.constrain_()
 
     return step
 

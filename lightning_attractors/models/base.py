@@ -73,6 +73,13 @@ class Classifier(L.LightningModule):
             config["monitor"] = metric
         return {"optimizer": optimizer, "lr_scheduler": config}
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.constrain_()
+
+    def constrain_(self) -> None:
+        """Bring parameters back to where they may be, in place; called after every step of the optimiser."""
+
     def _training_length(self) -> int:
         """The number of times that the scheduler will step."""
         # a trainer with a phase before this one counts its epochs separately

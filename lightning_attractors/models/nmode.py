@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -121,7 +119,7 @@ class NMODE(CrossEntropyClassifier):
             propagate(self.features, *torch.zeros(2, 1, *image_shape))  # refuses layers it does not know
             self.monitor = "val/certified_accuracy"
             self.val_certified_accuracy, self.test_certified_accuracy = MeanMetric(), MeanMetric()
-        self.clip_()
+        self.constrain_()
 
     def _save_settings(self) -> None:
         """Keep the settings for checkpoints: of objects, only what the command line can rebuild them from."""
@@ -290,20 +288,10 @@ class NMODE(CrossEntropyClassifier):
             needed, given = self.intervals.warmup + self.intervals.ramp, self.trainer.max_epochs or 0
             if 0 <= given < needed:
                 rank_zero_warn(f"ε reaches its target after {needed:g} epochs, training ends after {given}")
-        self.clip_()  # weights from a checkpoint may have been trained without it
-
-    def optimizer_step(
-        self,
-        epoch: int,
-        batch_idx: int,
-        optimizer: Optimizer | Any,
-        optimizer_closure: Callable[[], Any] | None = None,
-    ) -> None:
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.clip_()
+        self.constrain_()  # weights from a checkpoint may have been trained without it
 
     @torch.no_grad()
-    def clip_(self) -> None:
+    def constrain_(self) -> None:
         """Bring every entry of W into [−clip, clip], in place."""
         if self.clip is not None:
             self._neurons().linear.weight.clamp_(-self.clip, self.clip)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from lightning_attractors.certificates import NormName, l2_radii, lipschitz_bounds, pair_constants, pair_radii
@@ -226,20 +225,11 @@ class NonexpansiveNet(CrossEntropyClassifier):
         layers = {**lipschitz_bounds(self.layers), "head": self.head.gain_bound()}
         return {"lipschitz": math.prod(layers.values()) / self.temperature, **layers}
 
-    def optimizer_step(
-        self,
-        epoch: int,
-        batch_idx: int,
-        optimizer: Optimizer | Any,
-        optimizer_closure: Callable[[], Any] | None = None,
-    ) -> None:
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self.constrained:
-            self.retract_()
-
     @torch.no_grad()
-    def retract_(self) -> None:
+    def constrain_(self) -> None:
         """Bring every operator nearer to an isometry, and its norm to the largest that it may have."""
+        if not self.constrained:
+            return
         for layer in [*self.layers, self.head]:
             if isinstance(layer, ControlledLinear):
                 layer.operator.retract_(1.0)

@@ -176,7 +176,7 @@ def test_weights_that_shrank_are_saved_with_their_own_norm(tmp_path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(0.01)
-    model.retract_()
+    model.constrain_()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         small().load_state_dict(model.state_dict())
@@ -257,7 +257,7 @@ def test_a_reloaded_network_is_the_same_function(largest):
             if isinstance(layer, GradientFlow):  # an uneven spectrum, where quick norms are loose
                 weight = layer.operator.weight
                 weight.mul_(torch.linspace(0.1, 0.7, len(weight)).view(-1, *(1,) * (weight.dim() - 1)))
-    trained.retract_()
+    trained.constrain_()
     reloaded.load_state_dict(trained.state_dict())
     images = torch.rand(4, 1, 8, 8)
     assert torch.equal(trained(images), reloaded(images))
