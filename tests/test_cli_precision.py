@@ -9,7 +9,7 @@ import torch
 import yaml
 from command_line import RUN, empty_folder, refused, run, run_whole_and_killed, small, spawn  # noqa: F401
 
-from lightning_attractors import cli
+from lightning_attractors.cli import command_line
 from lightning_attractors.linalg import ProductSpeed
 from lightning_attractors.optim import Muon
 from lightning_attractors.training import faster_precision, precision, warn_if_slow
@@ -32,8 +32,9 @@ def on_a_machine(monkeypatch):
         def measure(shape, device):
             return ProductSpeed(shape, device, *SECONDS[faster])
 
-        monkeypatch.setattr(cli, "faster_precision", functools.partial(faster_precision, measure=measure))
-        monkeypatch.setattr(cli, "warn_if_slow", functools.partial(warn_if_slow, measure=measure))
+        for function in (faster_precision, warn_if_slow):
+            measured = functools.partial(function, measure=measure)
+            monkeypatch.setattr(command_line, function.__name__, measured)
 
     return of_kind
 

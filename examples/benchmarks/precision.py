@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.table import Table
 
 from lightning_attractors import callbacks, data, models  # noqa: F401  (short names in configs)
-from lightning_attractors.config_files import config_parser
+from lightning_attractors.cli import config_parser
 from lightning_attractors.data import InMemoryDataModule, Labelled
 from lightning_attractors.training import TwoPhaseTrainer, faster_precision, suit_threads
 

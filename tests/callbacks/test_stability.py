@@ -7,9 +7,9 @@ import torch
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import StabilityCertificate, UnstableError
+from lightning_attractors.cli import print_summary
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import SANODE
-from lightning_attractors.summary import print_summary
 
 
 class Stranger(L.LightningModule):

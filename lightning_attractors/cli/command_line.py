@@ -28,10 +28,8 @@ from lightning_attractors.callbacks import (
     UnstableError,
 )
 from lightning_attractors.callbacks.output import run_folder, write_atomically
-from lightning_attractors.config_files import config_parser
-from lightning_attractors.contracts import best_weights
-from lightning_attractors.errors import NonFiniteError, SettingError, require
-from lightning_attractors.runs import (
+from lightning_attractors.cli.config_files import config_parser
+from lightning_attractors.cli.runs import (
     check_checkpoint,
     check_writable,
     configured_loggers,
@@ -39,7 +37,9 @@ from lightning_attractors.runs import (
     newest_checkpoint,
     precision_of_run,
 )
-from lightning_attractors.summary import print_summary
+from lightning_attractors.cli.summary import print_summary
+from lightning_attractors.contracts import best_weights
+from lightning_attractors.errors import NonFiniteError, SettingError, require
 from lightning_attractors.training import (
     SamePrecision,
     TwoPhaseTrainer,
