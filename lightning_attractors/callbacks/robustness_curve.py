@@ -14,13 +14,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder
+from lightning_attractors.callbacks.robustness_certificate import certificate_of
 from lightning_attractors.callbacks.robustness_trainer import (
     LogitsFunction,
     PixelLogits,
     Split,
     batches,
     best_checkpoint,
-    certificate_of,
     circumstances,
     first_images,
     has_images,
@@ -66,6 +66,10 @@ class RobustnessCurve(Callback):
 
     **Certificates.** A module may have ``certified_radii(images, labels) -> (B,)``, radii of images in [0, 1]
     within which they keep their labels, in the norm ``certified_norm``: ``linf``, as without it, or ``l2``.
+    They are of images in [0, 1], or in ``certified_box``, a pair of ends: attacks that leave it break
+    nothing. They are of ``forward``: with a ``logits_fn`` there are none. With ``mean`` and ``std`` they are
+    asked for the normalised images and scaled by the smallest std, if ``certified_box`` holds these, or else
+    there are none.
     Then ``robustness/certified.{csv,json,png}`` has the certified accuracy against the radius, with scalars
     ``robustness/certified/<name>``, and the certified curve stands in the plot of every attack that goes no
     farther, in that norm, than its strength. Whatever the attack's own norm is, an image that is
@@ -140,7 +144,7 @@ class RobustnessCurve(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Try everything on two images, so that what does not fit is said before training."""
-        certificate_of(trainer, pl_module)
+        certificate_of(trainer, pl_module, self._logits(trainer, pl_module))
         known = has_images(trainer, self.split)
         valid = "must be a split that this fit has a loader of; or set after_fit to false"
         require(known or not self.after_fit, "split", self.split, valid)
@@ -181,7 +185,7 @@ class RobustnessCurve(Callback):
                 self._pixels(trainer, logits),
                 self.attacks,
                 settings=settings,
-                certificate=certificate_of(trainer, module),
+                certificate=certificate_of(trainer, module, logits),
                 device=module.device,
                 on_result=lambda found: metrics.update(self._leave(found, trainer, folder, about)),
                 share=Share(trainer.global_rank, trainer.world_size, lambda work: together(trainer, work)),

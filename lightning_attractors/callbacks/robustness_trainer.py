@@ -17,9 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_attractors import contracts
-from lightning_attractors.certificates import sums_in_float32
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.robustness import Certificate
 from lightning_attractors.robustness.randomness import unchanged_random_numbers
 from lightning_attractors.robustness.report import versions
 
@@ -147,13 +145,22 @@ class PixelLogits:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K), differentiable in the images (B, C, H, W)."""
-        inputs = self.precision.convert_input((images - self.mean) / self.std)
+        inputs = self.precision.convert_input(self.normalised(images))
         with self.precision.forward_context():
             logits = self.module(inputs) if self.function is None else self.function(self.module, inputs)
         if not isinstance(logits, Tensor):
             kind = f"{self.__name__} gives {type(logits).__name__}"
             raise SettingError("logits_fn", self.function and self.__name__, f"must give the logits: {kind}")
         return logits
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """The inputs that the module has for images in [0, 1]."""
+        return (images - self.mean) / self.std
+
+    @property
+    def normalises(self) -> bool:
+        """Whether these are others than the images."""
+        return bool((self.mean != 0).any() or (self.std != 1).any())
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """The images in [0, 1] behind inputs as the module wants them.
@@ -175,22 +182,6 @@ class PixelLogits:
 
 def _channels(values: Sequence[float], device: torch.device) -> Tensor:
     return torch.tensor(list(values), dtype=torch.float32, device=device).view(1, -1, 1, 1)
-
-
-def certificate_of(trainer: L.Trainer, module: L.LightningModule) -> Certificate:
-    """What the module claims to be proved, in the norm ``certified_norm``; L∞ if it does not say.
-
-    Raises:
-        SettingError: if the norm is unknown.
-    """
-    claimed = contracts.certificate_of(module)
-    norm = contracts.certified_norm(module)
-    refused = ""
-    if claimed is not None and trainer.precision not in ("32-true", "64-true"):
-        refused = f"not in precision {trainer.precision}"
-    elif claimed is not None and not sums_in_float32(module.device):
-        refused = "not with matrix products or convolutions in TF32 or bfloat16: see torch.backends"
-    return Certificate(None if refused or claimed is None else claimed.certify, norm, refused)
 
 
 def circumstances(trainer: L.Trainer, module: L.LightningModule, weights: str | None) -> dict[str, Any]:

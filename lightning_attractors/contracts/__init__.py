@@ -8,7 +8,8 @@ is kept by half, or by a method that cannot be called as it says, they raise a
 ============================  ===============================================================================
 contract                      who asks
 ============================  ===============================================================================
-:class:`Certified`            ``RobustnessCurve``, with the norm of :class:`CertifiedInNorm`
+:class:`Certified`            ``RobustnessCurve``, with the norm of :class:`CertifiedInNorm` and the box of
+                              :class:`CertifiedInBox`
 :class:`HasEquilibria`        ``StabilityCertificate``, ``AttractorPictures``
 :class:`HasStepMap`           ``StabilityCertificate``
 :class:`HasGainBounds`        ``StabilityCertificate``
@@ -26,11 +27,13 @@ contract                      who asks
 """
 
 from lightning_attractors.contracts.lookups import (
+    Box,
     Certificate,
     awaits_length,
     batch_size_of,
     best_weights,
     certificate_of,
+    certified_box,
     certified_norm,
     checked_radii,
     class_names_of,
@@ -60,6 +63,7 @@ from lightning_attractors.contracts.lookups import (
 from lightning_attractors.contracts.protocols import (
     BatchedData,
     Certified,
+    CertifiedInBox,
     CertifiedInNorm,
     FilterPhase,
     FilterPrecision,
@@ -81,8 +85,10 @@ from lightning_attractors.contracts.protocols import (
 
 __all__ = [
     "BatchedData",
+    "Box",
     "Certificate",
     "Certified",
+    "CertifiedInBox",
     "CertifiedInNorm",
     "FilterPhase",
     "FilterPrecision",
@@ -104,6 +110,7 @@ __all__ = [
     "batch_size_of",
     "best_weights",
     "certificate_of",
+    "certified_box",
     "certified_norm",
     "checked_radii",
     "class_names_of",

@@ -47,6 +47,9 @@ def _method(thing: Any, name: str, *arguments: str) -> Callable[..., Any] | None
     return cast(Callable[..., Any], method)
 
 
+Box = tuple[float, float]
+
+
 @dataclass(frozen=True)
 class Certificate:
     """What a module that is :class:`~lightning_attractors.contracts.Certified` proves of images.
@@ -54,10 +57,13 @@ class Certificate:
     Attributes:
         norm: the norm of its radii.
         certify: its ``certified_radii``.
+        box: the ends between which all entries of an input lie of which the radii speak; None if the module
+            does not say, and they are of images in [0, 1].
     """
 
     norm: NormName
     certify: Callable[[Tensor, Tensor], Tensor]
+    box: Box | None = None
 
     def radii(self, images: Tensor, labels: Tensor) -> Tensor:
         """Radii (B,), float64, on the CPU, of images (B, C, H, W) and labels (B,).
@@ -95,14 +101,30 @@ def certified_norm(module: Any) -> NormName:
     return cast(NormName, norm)
 
 
+def certified_box(module: Any) -> Box | None:
+    """The box of which a module's certified radii speak, or None if it does not say.
+
+    Raises:
+        SettingError: if it is something else than two numbers, the smaller one first.
+    """
+    box = getattr(module, "certified_box", None)
+    if box is None:
+        return None
+    numbers = isinstance(box, tuple | list) and len(box) == 2 and all(isinstance(e, int | float) for e in box)
+    valid = "must be (low, high), the ends that pixels lie between"
+    require(numbers and box[0] < box[1], "certified_box", box, valid)
+    return float(box[0]), float(box[1])
+
+
 def certificate_of(module: Any) -> Certificate | None:
     """A module's certificate, or None where it has no ``certified_radii``.
 
     Raises:
-        SettingError: if ``certified_radii`` does not take images and labels, or the norm is unknown.
+        SettingError: if ``certified_radii`` does not take images and labels, the norm is unknown, or the box
+            is none.
     """
     norm, certify = certified_norm(module), _method(module, "certified_radii", "images", "labels")
-    return None if certify is None else Certificate(norm, certify)
+    return None if certify is None else Certificate(norm, certify, certified_box(module))
 
 
 def equilibria_of(module: Any) -> Callable[[], Tensor] | None:

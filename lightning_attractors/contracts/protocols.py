@@ -22,11 +22,21 @@ class Certified(Protocol):
     """A module that can prove how far images may be moved: in L∞, unless it is a ``CertifiedInNorm``."""
 
     def certified_radii(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Radii (B,) within which images (B, C, H, W) keep their labels (B,).
+        """Radii (B,) within which images (B, C, H, W) keep their labels (B,), as long as they are in [0, 1].
 
         Asked without gradients. A SettingError says why there is no certificate, for the report.
         """
         ...
+
+
+class CertifiedInBox(Certified, Protocol):
+    """A module that says of which inputs its radii speak, as ``forward`` takes them.
+
+    An input within its radius keeps its label if all its entries lie between the two ends. Where inputs are
+    normalised, radii are only asked for if this is said.
+    """
+
+    certified_box: tuple[float, float]
 
 
 class CertifiedInNorm(Certified, Protocol):

@@ -67,7 +67,7 @@ class AttackedImages(CleanImages):
 
     The columns are those of :class:`CleanImages` and of
     :class:`~lightning_attractors.robustness.attacks.Outcome`, whose distances are in the norm of the
-    certified radii; ``withstood`` is (N, 0) after a search.
+    certified radii and of images in their box; ``withstood`` is (N, 0) after a search.
     """
 
     radii: Tensor
@@ -91,7 +91,7 @@ class AttackedImages(CleanImages):
         )
 
     def breaches(self) -> Tensor:
-        """Indices of images that were misclassified within their certified radius, shape (M,)."""
+        """Indices of images that were misclassified within their certified radius and its box, shape (M,)."""
         inside = self.correct & (self.certified > 0) & (self.distances <= self.certified)
         return self.index[inside]
 

@@ -76,12 +76,15 @@ class Certificate:
             images keep their labels; None if nothing is claimed. Its :class:`SettingError` is a reason why
             there are none.
         norm: that of the radii.
+        box: the ends that all pixels of an image lie between for the radii to speak of it: attacks that go
+            farther do not count against them.
         refused: why nothing is claimed, if there is a reason.
     """
 
     radii: Callable[[Tensor, Tensor], Tensor] | None = None
     norm: NormName = "linf"
     refused: str = ""
+    box: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,9 @@ class _Measurement:
         require(len(parts) > 0, "batches", "none", "must hold at least one image")
         clean, proved = CleanImages.joined(parts), None
         if clean.has_certificate:
-            proved = CertificateReport(clean, self.certificate.norm, self.settings.confidence)
+            proved = CertificateReport(
+                clean, self.certificate.norm, self.settings.confidence, self.certificate.box
+            )
             self.tell(proved)
         if self.masking is not None:
             self.tell(self.masking)
@@ -246,6 +251,7 @@ class _Measurement:
                 self.no_certificate or self.certificate.refused,
                 time.monotonic() - started,
                 complete,
+                self.certificate.box,
             )
             self.tell(found)
             return found
@@ -319,7 +325,7 @@ class _Measurement:
         hidden = None if self.progress else True  # None: where there is no terminal
         for batch, clean in tqdm(self.parts, desc=trial.name, unit="batch", leave=False, disable=hidden):
             key = [self.settings.seed, batch.number]
-            outcome = trial(self._classifier(batch), key, self.certificate.norm)
+            outcome = trial(self._classifier(batch), key, self.certificate.norm, self.certificate.box)
             images.append(AttackedImages.of(clean, outcome))
             examples.extend(self._examples(batch, clean, outcome, _GALLERY - len(examples)))
         return images, examples

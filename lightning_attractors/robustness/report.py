@@ -54,11 +54,13 @@ class CertificateReport:
         images: all of them, at least one, each with a certified radius.
         norm: that of the radii.
         confidence: from which on a correctly classified image counts.
+        box: the ends that pixels lie between of the images that the radii speak of.
     """
 
     images: CleanImages
     norm: NormName
     confidence: float
+    box: tuple[float, float] = (0.0, 1.0)
     name = CERTIFICATE
 
     @cached_property
@@ -81,6 +83,7 @@ class CertificateReport:
         return _json_ready(
             {
                 "norm": self.norm,
+                "box": self.box,
                 "accuracy": float(images.correct.double().mean()),
                 "median_radius": _median(radii[counts]),
                 "average_radius": float(radii.mean()),
@@ -110,6 +113,7 @@ class AttackReport:
         no_certificate: why there are no certified radii, if there is a reason.
         seconds: how long it took.
         complete: whether all images were attacked.
+        box: the ends that pixels lie between of the images that the certified radii speak of.
     """
 
     trial: Trial
@@ -121,6 +125,7 @@ class AttackReport:
     no_certificate: str = ""
     seconds: float = 0.0
     complete: bool = True
+    box: tuple[float, float] = (0.0, 1.0)
 
     @property
     def name(self) -> str:
@@ -173,8 +178,7 @@ class AttackReport:
     @cached_property
     def breaches(self) -> list[int]:
         """Indices of images that were misclassified within their certified radius."""
-        found: list[int] = self.images.breaches().tolist()
-        return found
+        return list(map(int, self.images.breaches()))
 
     @property
     def warnings(self) -> list[str]:
@@ -244,7 +248,8 @@ class AttackReport:
         if not self.images.has_certificate:
             return {"reason": self.no_certificate} if self.no_certificate else None
         median = _median(self.images.certified[self.counts])
-        return {"norm": self.norm, "median_radius": median, "misclassified_within": self.breaches}
+        about = {"norm": self.norm, "box": self.box, "median_radius": median}
+        return {**about, "misclassified_within": self.breaches}
 
     @property
     def _vanished(self) -> int:

@@ -16,6 +16,8 @@ from lightning_attractors.robustness.attacks.classifier import Classifier
 from lightning_attractors.robustness.attacks.radii import AdversarialRadii
 from lightning_attractors.robustness.randomness import seed_all
 
+Box = tuple[float, float]
+EVERYWHERE: Box = (-math.inf, math.inf)
 Search = Callable[..., AdversarialRadii]
 # Logits, images, labels, strength and the key of the random numbers; gives the changed images.
 Change = Callable[[Logits, Tensor, Tensor, float, Sequence[int]], Tensor]
@@ -31,10 +33,10 @@ class Outcome:
         radii: the strength at which every image was first misclassified, shape (B,), float64: 0 where it was
             wrong to begin with, infinite where the attack failed.
         steps: number of steps to get there, shape (B,), int64; 0 where wrong, −1 where it failed.
-        distances: the smallest distance at which an image was seen misclassified, in the norm that was asked
-            for, shape (B,), float64; infinite where none was.
+        distances: the smallest distance at which an image was seen misclassified, in the norm and within the
+            box that were asked for, shape (B,), float64; infinite where none was.
         bounded: whether an image was never moved farther than the strength, in that norm and but for
-            rounding, shape (B,), bool.
+            rounding, nor out of the box, shape (B,), bool.
         adversarial: the images (B, C, H, W) at the strength of ``radii``, or the last ones.
         vanished: whether the gradient was 0 in every pixel, shape (B,), bool.
         withstood: whether each image was classified correctly at each strength of a sweep, shape (B, S),
@@ -75,18 +77,21 @@ class RadiusSearch:
         size = self.arguments["step_size"]
         return [min(step * size, largest) for step in range(1, self.arguments["steps"] + 1)]
 
-    def __call__(self, classifier: Classifier, key: Sequence[int], norm: NormName = "linf") -> Outcome:
+    def __call__(
+        self, classifier: Classifier, key: Sequence[int], norm: NormName = "linf", box: Box = EVERYWHERE
+    ) -> Outcome:
         """Attack the classifier's images (B, C, H, W); ``key`` is for logits that are random.
 
-        The distances are in ``norm``, whatever norm the search is in.
+        The distances are in ``norm``, whatever norm the search is in, of images with all pixels in ``box``.
         """
         seed_all(key)
         images, labels, size = classifier.images, classifier.labels, classifier.batch_size
         found = self.search(classifier.logits_fn, images, labels, batch_size=size, **self.arguments)
         gone = distances(found.adversarial, images, norm)
         reached = found.radii.isfinite()
-        bounded = _within(gone, torch.where(reached, found.radii, self.arguments["largest"]))
-        seen = torch.where(reached, gone, math.inf)
+        inside = _inside(found.adversarial, box)
+        bounded = inside & _within(gone, torch.where(reached, found.radii, self.arguments["largest"]))
+        seen = torch.where(reached & inside, gone, math.inf)
         return Outcome(found.radii, found.steps, seen, bounded, found.adversarial, found.gradient_vanished)
 
 
@@ -114,10 +119,13 @@ class StrengthSweep:
         """All strengths that are tried, without their sign, as radii have none."""
         return [abs(strength) for strength in self.strengths]
 
-    def __call__(self, classifier: Classifier, key: Sequence[int], norm: NormName = "linf") -> Outcome:
+    def __call__(
+        self, classifier: Classifier, key: Sequence[int], norm: NormName = "linf", box: Box = EVERYWHERE
+    ) -> Outcome:
         """Attack the classifier's images (B, C, H, W), with the same random numbers at every strength.
 
-        They are a function of ``key``. The distances are in ``norm``, whatever norm the attack keeps to.
+        They are a function of ``key``. The distances are in ``norm``, whatever norm the attack keeps to, of
+        images with all pixels in ``box``.
         """
         images, labels, size = classifier.images, classifier.labels, classifier.batch_size
         parts = [slice(start, start + size) for start in range(0, len(images), size)]
@@ -131,8 +139,9 @@ class StrengthSweep:
             fails = torch.cat([classifier.is_wrong(moved[part], labels[part]) for part in parts])
             withstood[:, column] = ~fails
             gone = distances(moved, images, norm)
-            bounded &= _within(gone, abs(strength))
-            nearest = torch.minimum(nearest, torch.where(fails, gone, math.inf))
+            inside = _inside(moved, box)
+            bounded &= inside & _within(gone, abs(strength))
+            nearest = torch.minimum(nearest, torch.where(fails & inside, gone, math.inf))
             open_still = radii.isinf()
             adversarial[open_still] = moved[open_still]
             radii = torch.where(open_still & fails, abs(strength), radii)
@@ -149,6 +158,11 @@ class StrengthSweep:
 
 def _within(gone: Tensor, strength: Tensor | float) -> Tensor:
     return gone <= strength + _ROUNDING * (1 + strength)
+
+
+def _inside(images: Tensor, box: Box) -> Tensor:
+    """Whether all pixels of each image lie in a box, shape (B,), bool."""
+    return ((images >= box[0]) & (images <= box[1])).flatten(1).all(dim=1)
 
 
 Trial = RadiusSearch | StrengthSweep
