@@ -29,7 +29,8 @@ class Decaying(nn.Module):
         require(0 < decay < math.inf, "decay", decay, "must be finite and above 0")
         if decay <= 1:
             warnings.warn(
-                f"decay={decay}: the gain bound 1/(λ − 1) needs λ > 1; training works without", stacklevel=3
+                f"decay={decay}: the published gain bound 1/(λ − 1) needs λ > 1; all else works without",
+                stacklevel=3,
             )
         self._decay = float(decay)
         self.log_decay = nn.Parameter(torch.tensor(math.log(decay))) if trainable else None

@@ -17,6 +17,8 @@ MONOTONE: dict[str, type[nn.Module]] = {
     "Sigmoid": nn.Sigmoid,
 }
 _RANGE, _POINTS = 20.0, 40_001
+# Of 120 entries each: one by one, as vectors, and as images, with few and many of everything.
+_SHAPES = ((120, 1), (1, 120), (10, 12), (120, 1, 1, 1), (1, 120, 1, 1), (1, 1, 10, 12), (5, 4, 3, 2))
 
 
 class Monotone(nn.Module):
@@ -50,17 +52,35 @@ class Monotone(nn.Module):
             raise SettingError("lipschitz", None, f"must be given for {name}: its largest slope")
         require(0 < lipschitz < float("inf"), "lipschitz", lipschitz, "must be finite and above 0")
         self.lipschitz = float(lipschitz)
-        self._check(name)
+        self.check()
 
     @torch.no_grad()
-    def _check(self, name: str) -> None:
+    def check(self) -> None:
+        """See that the function is still what was promised, in the mode that it is in.
+
+        Raises:
+            SettingError: if it does not act on every entry by itself, whatever the shape, differs from one
+                time to the next, or falls or rises by more than L per unit.
+        """
+        name = type(self.function).__name__
+        require(0 < self.lipschitz < float("inf"), "lipschitz", self.lipschitz, "must be finite and above 0")
         has_parameters = any(True for _ in self.function.parameters())
         require(not has_parameters, "activation", name, "must have no parameters: its slope would change")
-        x = torch.linspace(-_RANGE, _RANGE, _POINTS, dtype=torch.float64)
+        device = next((buffer.device for buffer in self.function.buffers()), torch.device("cpu"))
+        x = torch.linspace(-_RANGE, _RANGE, _POINTS, dtype=torch.float64, device=device)
         values = self.function(x.clone())
-        alone = torch.stack([self.function(some.clone()) for some in x[:: _POINTS // 10].split(1)])
-        elementwise = values.shape == x.shape and torch.allclose(alone[:, 0], values[:: _POINTS // 10])
-        require(elementwise, "activation", name, "must act on every entry by itself")
+        same = values.shape == x.shape and torch.allclose(self.function(x.clone()), values)
+        require(same, "activation", name, "must act on every entry by itself, and always in the same way")
+        some, expected = x[:: _POINTS // 120][:120], values[:: _POINTS // 120][:120]
+        for shape in _SHAPES:
+            try:
+                shaped = self.function(some.reshape(shape).clone())
+            except Exception as error:  # whatever it raises, it does not accept such states
+                raise SettingError(
+                    "activation", name, f"must take states of {len(shape)} dimensions"
+                ) from error
+            fits = shaped.shape == torch.Size(shape) and torch.allclose(shaped.flatten(), expected)
+            require(fits, "activation", name, "must act on every entry by itself, whatever the shape")
         slopes = values.diff() / x.diff()
         low, where = slopes.min(dim=0)
         require(float(low) >= -1e-9, "activation", name, f"must be monotone: it falls at {x[where]:.4g}")

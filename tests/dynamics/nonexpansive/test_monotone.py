@@ -72,4 +72,7 @@ def test_a_module_that_works_in_place_is_as_good_as_any():
 
 @pytest.mark.parametrize("function", [nn.Softmax(dim=-1), nn.Softmax(dim=0)])
 def test_what_mixes_entries_is_refused(function):
-    assert refused(function, 1.0) == "activation='Softmax': must act on every entry by itself"
+    assert (
+        refused(function, 1.0)
+        == "activation='Softmax': must act on every entry by itself, whatever the shape"
+    )
