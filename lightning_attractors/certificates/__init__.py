@@ -2,6 +2,7 @@
 
 # They enter the rules of the layers that are known from the start.
 from lightning_attractors.certificates import interval_rules, l2_rules  # noqa: F401
+from lightning_attractors.certificates.class_code import remember
 from lightning_attractors.certificates.equilibria import (
     EquilibriumCertificate,
     Point,
@@ -10,8 +11,14 @@ from lightning_attractors.certificates.equilibria import (
     jacobian,
     spectrum,
 )
+from lightning_attractors.certificates.faithful import interval_logits, l2_logits, require_faithful
 from lightning_attractors.certificates.float32_errors import Evaluation
-from lightning_attractors.certificates.guards import sums_in_float32
+from lightning_attractors.certificates.guards import (
+    computes_as,
+    convolves_by_sums,
+    summing_products,
+    sums_in_float32,
+)
 from lightning_attractors.certificates.intervals import linf_box, margins, propagate
 from lightning_attractors.certificates.lipschitz import (
     evaluate_in_float32,
@@ -29,11 +36,12 @@ from lightning_attractors.certificates.radii import (
     lipschitz_radii,
     margin_constants,
 )
-from lightning_attractors.certificates.rounding import largest_size, rounding_error
+from lightning_attractors.certificates.rounding import UNIT, largest_size, rounding_error
 from lightning_attractors.certificates.rules import isometry, register_rule
 from lightning_attractors.norms import NormName
 
 __all__ = [
+    "UNIT",
     "EquilibriumCertificate",
     "Evaluation",
     "NormName",
@@ -41,12 +49,16 @@ __all__ = [
     "Spectrum",
     "certified_accuracy",
     "certify_equilibria",
+    "computes_as",
+    "convolves_by_sums",
     "evaluate_in_float32",
     "finite_time_gain",
+    "interval_logits",
     "interval_radii",
     "interval_verified",
     "isometry",
     "jacobian",
+    "l2_logits",
     "l2_radii",
     "largest_size",
     "linf_box",
@@ -60,7 +72,10 @@ __all__ = [
     "propagate",
     "published_gain",
     "register_rule",
+    "remember",
+    "require_faithful",
     "rounding_error",
     "spectrum",
+    "summing_products",
     "sums_in_float32",
 ]

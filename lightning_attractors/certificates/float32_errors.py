@@ -12,8 +12,9 @@ distance. The steps of a flow are followed operation by operation, by the code t
 a step is not amplified by it if the step is non-expansive.
 
 Covered are float32 (or float64) sums of products in any order, on any device, outside autocast. Not covered
-are bfloat16, float16 and TF32, convolutions that do not sum products (Winograd, FFT). Of
-elementwise functions no proof is given: σ is taken to be within 2⁻¹⁹ (|σ(c)| + L), which is tested.
+are bfloat16, float16 and TF32, convolutions that do not sum products (Winograd, FFT): where these may run,
+there is no certificate. Of elementwise functions no proof is given: σ is taken to be within
+2⁻¹⁹ (|σ(c)| + L), which is tested, and once more on every image.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lightning_attractors.certificates.rounding import UNDERFLOW, UNIT, accumulated
+from lightning_attractors.certificates.rounding import LARGEST, UNDERFLOW, UNIT, accumulated
 from lightning_attractors.dynamics.nonexpansive import Monotone, Operator
+from lightning_attractors.errors import require
 from lightning_attractors.linalg import quick_matrix_norm
 
 # An elementwise function; those of torch need less than a third, on the CPU.
 _FUNCTION_ERROR = 32 * UNIT
-# Up to r = 1e6, what is below does not overflow. No error is promised of what is above.
-LARGEST, FARTHEST = 1e30, 1e6
+# Rounding of float64 in an elementwise function, and much more.
+_SAME = 1e-12
 # On top of the products: scale, its rounding, bias and its addition, and, of logits, the temperature.
 _SCALE_AND_BIAS = 8
 
@@ -136,9 +138,21 @@ class Product:
 
 
 def activated(activation: Monotone, x: Evaluation) -> Evaluation:
-    """σ(x)."""
-    slope = activation.lipschitz
-    y = Evaluation(activation(x.value), slope * x.spread, slope * x.error)
+    """σ(x).
+
+    Raises:
+        SettingError: if σ does not act on every entry of x by itself, or is off by more in float32.
+    """
+    slope, value = activation.lipschitz, activation(x.value.clone())
+    y = Evaluation(value, slope * x.spread, slope * x.error)
+    name, fits = type(activation.function).__name__, value.shape == x.value.shape
+    alone = activation(x.value.flatten()) if fits else value
+    apart = alone.view_as(value) - value if fits else value
+    fits = fits and not bool((apart.abs() > _SAME * (value.abs() + slope)).any())
+    require(fits, "activation", name, "must act on every entry by itself, whatever the shape")
+    single = activation(x.value.float()).double()
+    off = (single - activation(x.value.float().double())).abs() > _FUNCTION_ERROR * (value.abs() + slope)
+    require(not bool(off.any()), "activation", name, "must be as good in float32 as in float64")
     entries = _constant(x.error.new_full((len(x.value),), slope * math.sqrt(x.value[0].numel())))
     return replace(y, error=y.error + _FUNCTION_ERROR * (y.size + entries))
 

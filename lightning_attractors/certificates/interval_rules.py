@@ -8,17 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_attractors.certificates.guards import require_eval
+from lightning_attractors.certificates.guards import require_convolutions_by_sums, require_eval
 from lightning_attractors.certificates.intervals import parameters, propagate
 from lightning_attractors.certificates.rounding import (
     FLOW_ARGUMENT_ERROR,
     FLOW_VALUE_ERROR,
+    LARGEST,
     affine_error,
     largest_size,
     rounding_error,
 )
 from lightning_attractors.certificates.rules import Interval, register_rule
 from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
+from lightning_attractors.errors import require
 
 
 def _chain(module: nn.Sequential, lower: Tensor, upper: Tensor) -> Interval:
@@ -56,6 +58,8 @@ def _linear(module: nn.Linear, lower: Tensor, upper: Tensor) -> Interval:
 
 
 def _conv(module: nn.Conv2d, lower: Tensor, upper: Tensor) -> Interval:
+    if lower.dtype == torch.float64:
+        require_convolutions_by_sums(lower.device)
     weight, bias = parameters(module, lower.dtype)
     middle = module._conv_forward((lower + upper) / 2, weight, bias)
     reach = module._conv_forward((upper - lower) / 2, weight.abs(), None)
@@ -85,11 +89,15 @@ def _batch_norm(module: nn.BatchNorm2d, lower: Tensor, upper: Tensor) -> Interva
         # at most nine operations on each term, however it is arranged
         sizes = largest_size(lower, upper) + columns(mean.abs())
         reach = reach + rounding_error(columns(scale.abs()) * sizes + columns(bias.abs()), 9)
+        # nor may what is made of the statistics alone overflow or be subnormal
+        normal = (scale.abs() <= LARGEST) & ((scale.abs() >= 1 / LARGEST) | (scale == 0))
+        reach = reach.masked_fill(columns(~normal), math.inf)
     return middle - reach, middle + reach
 
 
 def _average_pool(module: nn.AvgPool2d, lower: Tensor, upper: Tensor) -> Interval:
-    size = module.kernel_size
+    size, divisor = module.kernel_size, module.divisor_override
+    require(divisor is None or divisor > 0, "divisor_override", divisor, "must be null or above 0")
     return _average(module, lower, upper, size * size if isinstance(size, int) else math.prod(size))
 
 

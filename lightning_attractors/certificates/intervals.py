@@ -4,8 +4,9 @@ Used in two ways. In float32 it is quick, and what a network is trained against;
 float32. In float64 it is a certificate, of the network as it really runs: the bounds hold for every output
 that torch can compute **in float32** from float32 inputs in the box, since every layer is widened by the
 error that its float32 evaluation can make (:mod:`~lightning_attractors.certificates.rounding`), and for exact
-arithmetic with the same weights. Covered are sums of products in any order, on any device. Not covered are
-bfloat16, float16 and TF32, and convolutions that do not sum products (Winograd, FFT). Of a
+arithmetic with the same weights. Covered are sums of products in any order, on any device, as long as
+nothing can overflow; bfloat16, float16, TF32 and convolutions that may not sum products (Winograd, FFT) are
+refused. Of a
 :class:`~lightning_attractors.dynamics.nmode.FlowMap` in float32 no proof is given: it is taken to be
 within 1e-6 of Y, at an argument off by at most 2⁻²² of it, which is tested.
 """
@@ -19,8 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_attractors.certificates.guards import require_plain
-from lightning_attractors.certificates.rounding import affine_error, largest_size
+from lightning_attractors.certificates.guards import (
+    require_plain,
+    require_precision,
+    require_sums,
+    require_unchanged,
+)
+from lightning_attractors.certificates.rounding import LARGEST, affine_error, largest_size
 from lightning_attractors.certificates.rules import INTERVALS, Interval
 from lightning_attractors.errors import require
 
@@ -62,11 +68,13 @@ def propagate(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
         upper: upper ends, not below the lower ones, of the same shape.
 
     Returns:
-        Lower and upper bounds, of the shape of the outputs.
+        Lower and upper bounds, of the shape of the outputs; in float64 nan for an image of which inputs or
+        outputs of a layer may be above 1e30, where float32 is about to overflow.
 
     Raises:
         SettingError: naming the type of a module that is not known, that hooks may change, or whose mode
-            leaves it undetermined.
+            leaves it undetermined; in float64 also if weights are of lower precision than float32, or the
+            device takes products in less than that.
 
     Example:
         >>> layer = nn.Linear(2, 1, bias=False)
@@ -79,8 +87,24 @@ def propagate(module: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
     require(
         lower.dtype in dtypes and upper.dtype == lower.dtype, "lower", lower.dtype, f"must be of {dtypes}"
     )
+    rule = INTERVALS.of_code(module)
     with torch.autocast(lower.device.type, enabled=False):
-        return INTERVALS.of_code(module)(module, lower, upper)
+        if lower.dtype == torch.float32:
+            return rule(module, lower, upper)
+        require_precision(module)
+        require_sums(lower.device)
+        return _without_overflow((lower, upper), rule(module, lower, upper))
+
+
+def _without_overflow(ends: Interval, bounds: Interval) -> Interval:
+    """Bounds of what float32 gives, nan for images of which inputs or outputs of a layer may overflow."""
+    rows = [end.unsqueeze(-1).flatten(1) for end in (*ends, *bounds)]
+    sizes = [torch.linalg.vector_norm(row, math.inf, dim=1) for row in rows]
+    lost = ~(torch.stack(sizes).amax(dim=0) <= LARGEST)
+    if not bool(lost.any()):
+        return bounds
+    low, high = (end.masked_fill(lost.view(-1, *(1,) * (end.dim() - 1)), math.nan) for end in bounds)
+    return low, high
 
 
 def margins(layers: nn.Module, head: nn.Linear, lower: Tensor, upper: Tensor, labels: Tensor) -> Tensor:
@@ -105,6 +129,9 @@ def margins(layers: nn.Module, head: nn.Linear, lower: Tensor, upper: Tensor, la
         SettingError: as :func:`propagate`.
     """
     require_plain(head, nn.Linear)
+    require_unchanged(nn.Linear)
+    if lower.dtype == torch.float64:
+        require_precision(head)
     lower, upper = propagate(layers, lower, upper)
     with torch.autocast(lower.device.type, enabled=False):
         weight, bias = parameters(head, lower.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,8 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_attractors.certificates.class_code import remember
 from lightning_attractors.certificates.float32_errors import Evaluation, Product, activated
-from lightning_attractors.certificates.guards import require_float32, require_type, require_untouched
+from lightning_attractors.certificates.guards import (
+    require_convolutions_by_sums,
+    require_float32,
+    require_type,
+    require_unchanged,
+    require_untouched,
+)
 from lightning_attractors.certificates.rounding import accumulated
 from lightning_attractors.certificates.rules import isometry, register_rule
 from lightning_attractors.dynamics.integrate import STEPS
@@ -22,6 +30,7 @@ from lightning_attractors.dynamics.nonexpansive import (
     Monotone,
     ScaledAvgPool,
 )
+from lightning_attractors.errors import require
 
 _WHAT = "L2 bounds"
 
@@ -33,18 +42,27 @@ def _check_affine(layer: ControlledLinear | GradientFlow) -> None:
         SettingError: naming the type or the precision.
     """
     require_type(layer.operator, (DenseOperator, ConvolutionOperator), _WHAT)
+    require_unchanged(type(layer.operator))
     require_float32(layer.operator.weight, layer.bias)
+    if isinstance(layer.operator, ConvolutionOperator):
+        require_convolutions_by_sums(layer.operator.weight.device)
 
 
 def _check_flow(layer: GradientFlow) -> None:
-    """Refuse what :func:`_check_affine` does, and an activation that may compute something else.
+    """Refuse what :func:`_check_affine` does, and settings and an activation that were changed since.
 
     Raises:
-        SettingError: naming the type or the precision.
+        SettingError: naming the type, the precision or the setting.
     """
     _check_affine(layer)
+    require(0 < layer.span < math.inf, "span", layer.span, "must be finite and above 0")
+    substeps = layer.substeps
+    require(substeps is None or substeps >= 1, "substeps", substeps, "must be null or at least 1")
     require_type(layer.activation, (Monotone,), _WHAT)
-    require_untouched(layer.activation.function)
+    require_unchanged(Monotone)
+    for part in layer.activation.function.modules():
+        require_untouched(part)
+    layer.activation.check()
 
 
 def _linear_gain(layer: ControlledLinear) -> float:
@@ -95,5 +113,7 @@ def _rearranged(layer: nn.Module) -> Callable[[Evaluation], Evaluation]:
 register_rule(ControlledLinear, lipschitz=_linear_gain, float32=_linear_error)
 register_rule(GradientFlow, lipschitz=_flow_gain, float32=_flow_error)
 register_rule(ScaledAvgPool, lipschitz=ScaledAvgPool.gain_bound, float32=_pool_error)
+for _part in (DenseOperator, ConvolutionOperator, Monotone):
+    remember(_part)
 for _kind in (nn.Identity, nn.Flatten, nn.PixelUnshuffle, nn.PixelShuffle):
     register_rule(_kind, lipschitz=isometry, float32=_rearranged)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from lightning_attractors.certificates.float32_errors import FARTHEST, Evaluation
-from lightning_attractors.certificates.guards import require_plain
+from lightning_attractors.certificates.float32_errors import Evaluation
+from lightning_attractors.certificates.guards import require_plain, require_sums
+from lightning_attractors.certificates.rounding import FARTHEST
 from lightning_attractors.certificates.rules import FLOAT32, LIPSCHITZ, isometry
 from lightning_attractors.dynamics.nonexpansive import ControlledLinear
 from lightning_attractors.errors import require
@@ -130,6 +131,7 @@ def l2_radii(
         SettingError: if the images are not finite or not of floating point, or as :func:`lipschitz_bounds`.
     """
     require(images.is_floating_point(), "images", images.dtype, "must be of floating point")
+    require_sums(images.device)
     require(bool(images.isfinite().all()), "images", "not finite", "must be finite")
     evaluate = evaluate_in_float32([*layers, head])
     constants = pair_constants(head, math.prod(lipschitz_bounds(layers).values()))

@@ -19,7 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_attractors.certificates.guards import require_plain
+from lightning_attractors.certificates.guards import (
+    require_plain,
+    require_precision,
+    require_sums,
+    require_unchanged,
+)
 from lightning_attractors.certificates.intervals import (
     for_label,
     linf_box,
@@ -28,7 +33,7 @@ from lightning_attractors.certificates.intervals import (
     parameters,
     spreads,
 )
-from lightning_attractors.certificates.rounding import FLOW_VALUE_ERROR, accumulated, affine_error
+from lightning_attractors.certificates.rounding import FARTHEST, FLOW_VALUE_ERROR, accumulated, affine_error
 from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import require
 from lightning_attractors.linalg import matrix_norm
@@ -104,7 +109,7 @@ def lipschitz_radii(
         batch_size: how many images are looked at together.
 
     Returns:
-        Shape (B,), float64; 0 where the label does not win, infinite where the logits cannot change.
+        Shape (B,), float64, at most 1e6 / κ; 0 where the label does not win, or float32 may overflow.
 
     Raises:
         SettingError: if a setting is out of range, or as :func:`margin_constants`.
@@ -119,24 +124,30 @@ def lipschitz_radii(
         change = constants[classes]
         found = _sure_margins(layer, head, part.double(), classes) / (constant * change)
         found = found.scatter(1, classes[:, None], math.inf).amin(dim=1)
-        return found.nan_to_num(nan=0.0, posinf=math.inf).clamp(min=0) * (1 - _SAFETY)
+        # what is said below of sizes holds as far as that
+        return found.nan_to_num(nan=0.0).clamp(min=0, max=FARTHEST / constant) * (1 - _SAFETY)
 
     return _in_batches(radii, batch_size, features, labels)
 
 
 def _sure_margins(layer: NMODELayer, head: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
-    """Margins (B, K) less what float32 rounding in layer and head can take from them at these features."""
+    """Margins (B, K) less what float32 rounding in layer and head can take from them at these features.
+
+    They are −∞ where currents or logits may overflow within the farthest distance.
+    """
     flow = _checked(layer, head)
     inner, offset = parameters(layer.linear, torch.float64)
     weight, bias = parameters(head, torch.float64)
     logits = functional.linear(flow(functional.linear(features, inner, offset)), weight, bias)
     shares = accumulated(inner.shape[1] + _FLOW_OPERATIONS) / accumulated(inner.shape[1])
-    currents = shares * affine_error(inner, offset, features.abs().amax(dim=1, keepdim=True))
+    largest = features.abs().amax(dim=1, keepdim=True)
+    currents = shares * affine_error(inner, offset, largest)
+    currents = currents.masked_fill(affine_error(inner, offset, largest + FARTHEST).isinf(), math.inf)
     outputs = flow.gain * currents + FLOW_VALUE_ERROR
     errors = for_label(outputs @ spreads(weight).T, labels)
     size = max(abs(flow.lowest), abs(flow.highest)) + FLOW_VALUE_ERROR
     errors = errors + margin_error(weight, bias, torch.full_like(outputs, size), labels)
-    return logits.gather(1, labels[:, None]) - logits - errors
+    return (logits.gather(1, labels[:, None]) - logits - errors).nan_to_num(nan=-math.inf)
 
 
 @torch.no_grad()
@@ -258,10 +269,12 @@ def certified_accuracy(radii: Tensor, correct: Tensor, strengths: Sequence[float
 
 def _checked(layer: NMODELayer, head: nn.Linear) -> FlowMap:
     """The layer's flow map, if layer and head compute what they look like."""
-    require_plain(layer, NMODELayer)
-    require_plain(layer.linear, nn.Linear)
-    require_plain(layer.flow, FlowMap)
-    require_plain(head, nn.Linear)
+    kinds: list[type[nn.Module]] = [NMODELayer, nn.Linear, FlowMap, nn.Linear]
+    for module, kind in zip([layer, layer.linear, layer.flow, head], kinds, strict=True):
+        require_plain(module, kind)
+        require_unchanged(kind)
+        require_precision(module)
+    require_sums(head.weight.device)
     return cast(FlowMap, layer.flow)
 
 

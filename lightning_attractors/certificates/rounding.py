@@ -26,6 +26,12 @@ FLOW_VALUE_ERROR = 1e-6
 _EXTRA = 3
 # Products below the smallest normal number of float32 lose more than u, but less than this in sum.
 UNDERFLOW = 1e-30
+# Where all terms of a sum are below this, nothing overflows. No error is promised of what is above.
+LARGEST = 1e30
+# The largest distance for which anything is promised.
+FARTHEST = 1e6
+# Smaller numbers may count as 0: see torch.set_flush_denormal.
+_SMALLEST_NORMAL = 2.0**-126
 
 
 def accumulated(operations: int) -> float:
@@ -37,6 +43,8 @@ def accumulated(operations: int) -> float:
 def rounding_error(sizes: Tensor, operations: int) -> Tensor:
     """Bound of what so many float32 operations on numbers of these sizes, or sums of them, are off by.
 
+    Infinite where they are so large that float32 may overflow.
+
     Args:
         sizes: Σ|terms| of every output, any shape, float64.
         operations: how many operations each term passes: n for a sum of n products.
@@ -44,7 +52,7 @@ def rounding_error(sizes: Tensor, operations: int) -> Tensor:
     Returns:
         Of the shape of ``sizes``.
     """
-    return accumulated(operations) * sizes + UNDERFLOW
+    return (accumulated(operations) * sizes + UNDERFLOW).masked_fill(~(sizes <= LARGEST), float("inf"))
 
 
 def affine_error(weight: Tensor, bias: Tensor | None, largest: Tensor) -> Tensor:
@@ -58,9 +66,11 @@ def affine_error(weight: Tensor, bias: Tensor | None, largest: Tensor) -> Tensor
     Returns:
         Shape (..., F).
     """
-    sizes = largest * weight.abs().flatten(1).sum(dim=1)
+    rows, terms = weight.abs().flatten(1), weight[0].numel()
+    sizes = largest * rows.sum(dim=1)
     total = sizes if bias is None else sizes + bias.abs()
-    return rounding_error(total, weight[0].numel())
+    lost = terms * _SMALLEST_NORMAL * (largest + rows.amax(dim=1))
+    return rounding_error(total, terms) + lost
 
 
 def largest_size(lower: Tensor, upper: Tensor) -> Tensor:

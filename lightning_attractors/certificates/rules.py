@@ -11,13 +11,17 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lightning_attractors.certificates.class_code import (
+    remember,
+    runs_code_of,
+    type_without_parametrizations,
+)
 from lightning_attractors.certificates.float32_errors import Evaluation
 from lightning_attractors.certificates.guards import (
     require_type,
+    require_unchanged,
     require_untouched,
-    runs_code_of,
     unknown,
 )
 from lightning_attractors.errors import SettingError, require
@@ -45,6 +49,7 @@ class RuleTable(Generic[Rule]):
 
     def add(self, kind: type[nn.Module], rule: Rule) -> None:
         """Enter a type's rule."""
+        remember(kind)
         self._rules[kind] = rule
 
     def of_type(self, module: nn.Module) -> Rule:
@@ -52,22 +57,24 @@ class RuleTable(Generic[Rule]):
 
         Raises:
             SettingError: naming the type, if it has none, be it of a subclass of one that has; or as
-                :func:`~lightning_attractors.certificates.guards.require_untouched`.
+                :func:`~lightning_attractors.certificates.guards.require_untouched` and
+                :func:`~lightning_attractors.certificates.guards.require_unchanged`.
         """
         require_type(module, tuple(self._rules), self._what)
+        require_unchanged(type(module))
         return self._rules[type(module)]
 
     def of_code(self, module: nn.Module) -> Rule:
         """The rule of the type whose code a module runs: a subclass that overrides none of it has its rule.
 
         Raises:
-            SettingError: naming the type, if there is no such rule; or as
-                :func:`~lightning_attractors.certificates.guards.require_untouched`.
+            SettingError: naming the type, if there is no such rule; or as :meth:`of_type`.
         """
-        own = type_before_parametrizations(module)
+        own = type_without_parametrizations(module)
         for kind in own.__mro__:
             if kind in self._rules and runs_code_of(own, kind):
                 require_untouched(module)
+                require_unchanged(kind)
                 return self._rules[kind]
         raise unknown(module, tuple(self._rules), self._what)
 

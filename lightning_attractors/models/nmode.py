@@ -15,7 +15,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_attractors.certificates import (
+    computes_as,
     finite_time_gain,
+    interval_logits,
     interval_radii,
     interval_verified,
     linf_box,
@@ -23,6 +25,9 @@ from lightning_attractors.certificates import (
     margins,
     propagate,
     published_gain,
+    remember,
+    require_faithful,
+    summing_products,
 )
 from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import SettingError, require
@@ -36,6 +41,8 @@ from lightning_attractors.models.interval_training import IntervalTraining, is_c
 from lightning_attractors.models.trades import TRADES
 from lightning_attractors.random import keyed_generator
 
+# What beside ``forward`` a certificate takes for this class's own.
+_COMPUTES_BY = frozenset(["features", "_require_faithful"])
 _OBJECTS = ("backbone", "trades", "intervals")
 # Streams of random numbers.
 _TRAIN, _VALIDATION = 0, 1
@@ -52,7 +59,7 @@ class NMODE(CrossEntropyClassifier):
         image_shape: shape (C, H, W) of the images.
         backbone: gives features, of any shape, of a batch of images; flattens them by default.
         width: number of neurons; with 0 the head sits on the backbone's features.
-        decay: λ, above 0; certificates need it above 1.
+        decay: λ, above 0. Certificates hold for each; only ``published_gain``, 1/(λ − 1), is of λ > 1.
         time: t̄, above 0.
         clip: c, if given: every entry of W is brought into [−c, c] after every optimiser step; above 0.
         gain_penalty: η: the loss grows by η τ, τ = max_i Σ_j |w_ij|; at least 0.
@@ -81,6 +88,7 @@ class NMODE(CrossEntropyClassifier):
     """
 
     layer: NMODELayer | nn.Identity
+    certified_box = (0.0, 1.0)
 
     def __init__(
         self,
@@ -115,7 +123,6 @@ class NMODE(CrossEntropyClassifier):
             self.monitor = "val/robust_accuracy"
             self.val_robust_accuracy = MulticlassAccuracy(num_classes, average="micro")
         if intervals is not None:
-            require(not width or decay > 1, "decay", decay, "must be above 1 for a certificate (intervals)")
             propagate(self.features, *torch.zeros(2, 1, *image_shape))  # refuses layers it does not know
             self.monitor = "val/certified_accuracy"
             self.val_certified_accuracy, self.test_certified_accuracy = MeanMetric(), MeanMetric()
@@ -208,7 +215,9 @@ class NMODE(CrossEntropyClassifier):
         if self.intervals is not None:
             images, labels = batch
             parts, epsilon = (self.features, self.head), self.intervals.epsilon
-            certified = interval_verified(*parts, images, labels, epsilon, bounds=(0.0, 1.0))
+            with summing_products(images.device):
+                self._require_faithful(images)
+                certified = interval_verified(*parts, images, labels, epsilon, bounds=self.certified_box)
             self.test_certified_accuracy.update(certified.float())
             self.log("test/certified_accuracy", self.test_certified_accuracy, on_epoch=True)
 
@@ -250,20 +259,36 @@ class NMODE(CrossEntropyClassifier):
     def certified_radii(self, images: Tensor, labels: Tensor) -> Tensor:
         """L∞ radii within which images (B, C, H, W) in [0, 1] are proved to keep their labels (B,).
 
-        By intervals; where nothing but reshaping comes before the nmODE layer also by the Lipschitz constant,
-        and the larger radius counts.
+        They speak of images in [0, 1] alone. By intervals; where nothing but reshaping comes before the nmODE
+        layer also by the Lipschitz constant, and the larger radius counts.
 
         Returns:
             Shape (B,), float64; 0 where the label does not win.
 
         Raises:
-            SettingError: if the backbone has a layer without interval bounds.
+            SettingError: if the backbone has a layer without interval bounds, an image is outside [0, 1], or
+                ``forward`` may compute something else than the layers: see
+                :func:`~lightning_attractors.certificates.require_faithful`.
         """
-        radii = interval_radii(self.features, self.head, images, labels, bounds=(0.0, 1.0))
-        if isinstance(self.layer, NMODELayer) and isinstance(self.backbone, nn.Flatten):
+        self._require_faithful(images)
+        radii = interval_radii(self.features, self.head, images, labels, bounds=self.certified_box)
+        if isinstance(self.layer, NMODELayer) and computes_as(self.backbone, nn.Flatten):
             by_gain = lipschitz_radii(self.layer, self.head, images.flatten(1), labels)
             radii = torch.maximum(radii, by_gain)
         return radii
+
+    def _require_faithful(self, images: Tensor) -> None:
+        """Refuse to certify what is not the function that ``forward`` computes."""
+        features, head = self.features, self.head
+        require_faithful(
+            self,
+            NMODE,
+            _COMPUTES_BY,
+            (features, head),
+            lambda x: head(features(x)),
+            interval_logits(features, head),
+            images,
+        )
 
     def _neurons(self) -> NMODELayer:
         if isinstance(self.layer, NMODELayer):
@@ -295,6 +320,9 @@ class NMODE(CrossEntropyClassifier):
         """Bring every entry of W into [−clip, clip], in place."""
         if self.clip is not None:
             self._neurons().linear.weight.clamp_(-self.clip, self.clip)
+
+
+remember(NMODE, _COMPUTES_BY)
 
 
 def _check(width: int, decay: float, time: float, clip: float | None, gain_penalty: float) -> None:

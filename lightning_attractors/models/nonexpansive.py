@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 
-from lightning_attractors.certificates import NormName, l2_radii, lipschitz_bounds, pair_constants, pair_radii
+from lightning_attractors.certificates import (
+    NormName,
+    l2_logits,
+    l2_radii,
+    lipschitz_bounds,
+    pair_constants,
+    pair_radii,
+    remember,
+    require_faithful,
+    summing_products,
+)
 from lightning_attractors.dynamics.integrate import IntegratorName
 from lightning_attractors.dynamics.nonexpansive import (
     ControlledLinear,
@@ -63,7 +73,8 @@ class NonexpansiveNet(CrossEntropyClassifier):
         max_substeps: how many sub-steps a block may take: its norm is kept where they are enough; at least
             1. With None the norm is free, and so is their number.
         loss: ``cross_entropy`` of the logits, or ``hinge``: max(0, margin − lead of the label).
-        temperature: what logits are divided by, above 0; small ones train for accuracy.
+        temperature: what logits are divided by, from 1e-6 to 1e6, where float32 tells them apart; small ones
+            train for accuracy.
         margin: what is asked of the label's lead, before the temperature: a lead of √2 ε certifies the
             radius ε. Cross-entropy sees the label's logit lowered by it. At least 0, above 0 for ``hinge``.
         radius: the L2 radius of ``val/certified_accuracy`` and ``test/certified_accuracy``, above 0.
@@ -87,6 +98,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
     """
 
     certified_norm: NormName = "l2"
+    certified_box = (-math.inf, math.inf)
 
     def __init__(
         self,
@@ -205,7 +217,8 @@ class NonexpansiveNet(CrossEntropyClassifier):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         super().test_step(batch, batch_idx)
         images, labels = batch
-        certified = self.certified_radii(images, labels) >= self.radius
+        with summing_products(images.device):
+            certified = self.certified_radii(images, labels) >= self.radius
         self.test_certified_accuracy.update(certified.float())
         self.log("test/certified_accuracy", self.test_certified_accuracy, on_epoch=True)
 
@@ -217,8 +230,24 @@ class NonexpansiveNet(CrossEntropyClassifier):
 
         Returns:
             Shape (B,), float64; 0 where the label does not win.
+
+        Raises:
+            SettingError: if ``forward`` may compute something else than the layers: see
+                :func:`~lightning_attractors.certificates.require_faithful`.
         """
-        return l2_radii(self.layers, self.head, images, labels)
+        layers, head, temperature = self.layers, self.head, self.temperature
+        _check_temperature(temperature)
+        radii = l2_radii(layers, head, images, labels)
+        require_faithful(
+            self,
+            NonexpansiveNet,
+            frozenset(),
+            (layers, head),
+            lambda x: head(layers(x)) / temperature,
+            l2_logits(layers, head, temperature),
+            images,
+        )
+        return radii
 
     def gain_bounds(self) -> dict[str, float]:
         """L2 Lipschitz constants from above: of the layers, and ``lipschitz``, of the logits."""
@@ -235,6 +264,9 @@ class NonexpansiveNet(CrossEntropyClassifier):
                 layer.operator.retract_(1.0)
             elif isinstance(layer, GradientFlow) and self.max_substeps is not None:
                 layer.operator.retract_(layer.radius(self.max_substeps))
+
+
+remember(NonexpansiveNet, frozenset())
 
 
 def _divides(sides: Sequence[int]) -> str:
@@ -257,6 +289,16 @@ def _check_shape(
     require(dense_width >= 1, "dense_width", dense_width, "must be at least 1")
 
 
+def _check_temperature(temperature: float) -> None:
+    """See that float32 can hold logits divided by it, and tell them apart.
+
+    Raises:
+        SettingError: if it lies outside its range.
+    """
+    fits = isinstance(temperature, int | float) and 1e-6 <= temperature <= 1e6
+    require(fits, "temperature", temperature, "must be from 1e-6 to 1e6")
+
+
 def _check_training(
     max_substeps: int | None, loss: str, temperature: float, margin: float, radius: float
 ) -> None:
@@ -268,7 +310,7 @@ def _check_training(
     valid = "must be null or at least 1"
     require(max_substeps is None or max_substeps >= 1, "max_substeps", max_substeps, valid)
     require(loss in ("cross_entropy", "hinge"), "loss", loss, "must be cross_entropy or hinge")
-    require(0 < temperature < math.inf, "temperature", temperature, "must be finite and above 0")
+    _check_temperature(temperature)
     enough = 0 <= margin < math.inf and (margin > 0 or loss != "hinge")
     require(enough, "margin", margin, "must be finite and at least 0, above 0 for hinge")
     require(0 < radius < math.inf, "radius", radius, "must be finite and above 0")

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from adversary import inner_box, margin, smallest
 from torch import nn
 from torch.nn import functional
 from trainers import quiet_trainer
@@ -294,11 +295,17 @@ def test_a_checkpoint_of_another_backbone_is_refused(tmp_path):
     torch.testing.assert_close(again(images), trainer.model(images))
 
 
-def test_a_decay_of_1_is_allowed_with_a_warning_but_not_certified():
-    with pytest.warns(UserWarning, match=r"^decay=1\.0"):
-        small(decay=1.0)
-    with pytest.raises(SettingError, match=r"^decay=0\.9: must be above 1 for a certificate"):
-        small(decay=0.9, intervals=IntervalTraining())
+@pytest.mark.parametrize("decay", [1.0, 0.7])
+def test_a_decay_of_1_or_less_is_warned_of_trained_and_certified(decay, tmp_path):
+    with pytest.warns(UserWarning, match=rf"^decay={decay}: the published gain bound"):
+        model = small(decay=decay, intervals=IntervalTraining(warmup=0, ramp=0, epsilon=0.01))
+    fit(model, tmp_path)
+    images, _ = batch(32)
+    labels = model(images).argmax(dim=1)
+    radii = model.certified_radii(images, labels)
+    assert (radii > 0).double().mean() > 0.5
+    low, high = inner_box(images, radii, (0.0, 1.0))
+    assert bool((smallest(margin(model, labels), low, high) >= 0).all())
 
 
 def test_nan_stops_training_with_one_line(tmp_path):
