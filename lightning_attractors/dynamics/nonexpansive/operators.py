@@ -44,8 +44,8 @@ class Operator(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._quick: tuple[Tensor, float] | None = None
-        self._tight: tuple[Tensor, float] | None = None
+        self._quick: tuple[Tensor, str, float] | None = None
+        self._tight: tuple[Tensor, str, float] | None = None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -73,16 +73,20 @@ class Operator(nn.Module, ABC):
     def norm(self) -> float:
         """‖A‖₂ from above, cheaply; infinite where an entry is not finite."""
         weight = self.weight.detach()
-        if self._quick is None or not _same(self._quick[0], weight):
-            self._quick = weight.clone(), self._quick_norm(weight)
-        return self._quick[1]
+        if self._quick is None or not self._is_of(self._quick[:2], weight):
+            self._quick = weight.clone(), self.extra_repr(), self._quick_norm(weight)
+        return self._quick[2]
 
     def norm_bound(self) -> float:
         """‖A‖₂ from above, in float64 and close to it: for certificates."""
         weight = self.weight.detach()
-        if self._tight is None or not _same(self._tight[0], weight):
-            self._tight = weight.clone(), self._tight_norm(weight)
-        return min(self._tight[1], self.norm)
+        if self._tight is None or not self._is_of(self._tight[:2], weight):
+            self._tight = weight.clone(), self.extra_repr(), self._tight_norm(weight)
+        return min(self._tight[2], self.norm)
+
+    def _is_of(self, known: tuple[Tensor, str], weight: Tensor) -> bool:
+        """Whether a norm is that of the weight, and of what else it depends on, such as the padding."""
+        return known[1] == self.extra_repr() and _same(known[0], weight)
 
     @torch.no_grad()
     def retract_(self, radius: float) -> None:
@@ -102,7 +106,8 @@ class Operator(nn.Module, ABC):
                 weight, norm, scale = self.weight, self.checked_norm() / radius, 1.0
             room = self._rounding()
             self.weight.copy_(weight * (scale * (1 - room) / max(1 - room, norm)))
-        self._quick = self.weight.detach().clone(), radius * min(norm * (1 + 0.5 * room), 1 - 0.5 * room)
+        quick = radius * min(norm * (1 + 0.5 * room), 1 - 0.5 * room)
+        self._quick = self.weight.detach().clone(), self.extra_repr(), quick
 
     def _rounding(self) -> float:
         """More than twice what rounding every entry by itself can add to the norm, relative to it.
