@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import HERE, RUN, empty_folder, refused, run, run_whole_and_killed, small, spawn  # noqa: F401
+from command_line import CONFIGS, RUN, refused, run, run_whole_and_killed, small, spawn
 from data_files import write_cifar10, write_mnist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_attractors.models import NMODE, SANODE, NonexpansiveNet
 
-PAIRS = sorted(path.stem for path in (HERE / "configs").glob("*.yaml"))
+PAIRS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 LETTERS = small("sa_node_letters")
 NMODE_LETTERS = small("nmode_letters")
 NONEXPANSIVE_LETTERS = small("nonexpansive_letters")

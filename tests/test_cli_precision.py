@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from command_line import RUN, empty_folder, refused, run, run_whole_and_killed, small, spawn  # noqa: F401
+from command_line import RUN, refused, run, run_whole_and_killed, small, spawn
 
 from lightning_attractors import cli
 from lightning_attractors.linalg import ProductSpeed

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import RUN, empty_folder, refused, run, run_whole_and_killed, small, spawn  # noqa: F401
+from command_line import RUN, refused, run, run_whole_and_killed, small, spawn
 
 from lightning_attractors.models import KrotovHopfield
 

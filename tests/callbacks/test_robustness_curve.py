@@ -1,12 +1,11 @@
 import math
-from pathlib import Path
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
 import torchattacks
-from command_line import RUN, empty_folder, run, small, spawn  # noqa: F401
+from command_line import RUN, run, small, spawn
 from lightning.pytorch.loggers import TensorBoardLogger
 from robustness_runs import COUNT, Bright, Certified, loader, measured, pictures, report, rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,8 +16,6 @@ from trainers import quiet_trainer
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
 from lightning_attractors.models import NMODE
 from lightning_attractors.robustness import PGD, fgsm_radii, gaussian_noise, pgd_radii
-
-HERE = Path(__file__).parents[1]
 
 
 def test_radii_are_those_of_the_search_under_inference_mode(tmp_path):

@@ -10,21 +10,14 @@ import pytest
 
 from lightning_attractors.__main__ import main
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parent
+CONFIGS = HELPERS.parent / "configs"
 RUN = Path("runs/test/version_0")
 
 
 def small(name):
     """The arguments of a small run, one of tests/configs, whose folder is RUN."""
-    return ["--config", str(HERE / "configs" / f"{name}.yaml"), "--trainer.logger.name", "test"]
-
-
-@pytest.fixture
-def empty_folder(tmp_path, monkeypatch):
-    """The test runs in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    # Lightning exports these for worker processes; a run must not inherit them from the run before.
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    return ["--config", str(CONFIGS / f"{name}.yaml"), "--trainer.logger.name", "test"]
 
 
 def run(*arguments):
@@ -40,7 +33,7 @@ def run(*arguments):
 def spawn(*arguments):
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "lightning_attractors", *map(str, arguments)]
-    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
+    paths = os.pathsep.join([str(HELPERS), str(HELPERS.parents[1])])
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
 
 
