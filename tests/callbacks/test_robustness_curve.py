@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torchattacks
-from command_line import RUN, run, small, spawn
+from command_line import RUN, on_two_processes, run, small
 from lightning.pytorch.loggers import TensorBoardLogger
 from robustness_runs import COUNT, Bright, Certified, loader, measured, pictures, report, rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -198,8 +198,7 @@ def test_two_processes_measure_what_one_does_and_a_run_is_measured_once():
     settings += ["--trainer.callbacks+", "RobustnessCurve", "--trainer.callbacks.batch_size", 8]
     settings += ["--trainer.callbacks.attacks", '["pgd_radius", "torchattacks.PGD", "replace_pixels"]']
     settings += ["--trainer.callbacks.strengths", "[0.05, 0.2, 0.5]"]
-    process = spawn("fit", *settings, "--trainer.devices", 2, "--trainer.strategy", "ddp")
-    assert process.returncode == 0, process.stderr
+    process = on_two_processes("fit", *settings)
     assert process.stderr.count("robustness  pgd_radius") == 1
     run("test", *settings, "--ckpt_path", "best")
     alone = RUN.parent / "version_1"

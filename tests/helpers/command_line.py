@@ -1,4 +1,4 @@
-"""The real command line, in this process or in one of its own."""
+"""The real command line, in this process or in others, and what its runs leave."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_attractors.__main__ import main
 
@@ -37,13 +38,11 @@ def spawn(*arguments):
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
 
 
-def run_whole_and_killed(settings, epoch):
-    """Two runs of the same settings: ``whole`` ends, the one in RUN is killed at the start of an epoch."""
-    run("fit", *settings, "--trainer.logger.name", "whole")
-    kill = ["--trainer.callbacks+", "accidents.KillAt"]
-    kill += ["--trainer.callbacks.epoch", epoch, "--trainer.callbacks.batch", 0]
-    killed = spawn("fit", *settings, *kill)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+def on_two_processes(*arguments):
+    """The command line on two processes, which end well."""
+    process = spawn(*arguments, "--trainer.devices", 2, "--trainer.strategy", "ddp")
+    assert process.returncode == 0, process.stderr
+    return process
 
 
 def refused(*arguments):
@@ -55,3 +54,37 @@ def refused(*arguments):
     assert message.startswith("error: ")
     assert "\n" not in message
     return message
+
+
+def refused_before_training(*arguments):
+    """The line with which a run is refused that leaves no checkpoint."""
+    message = refused("fit", *arguments)
+    assert not list(Path().glob("runs/**/*.ckpt"))
+    return message
+
+
+def checkpoint(folder=RUN, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=False)
+
+
+def weights(folder=RUN, name="last"):
+    return checkpoint(folder, name)["state_dict"]
+
+
+def assert_equal_weights(weights, expected):
+    assert all(torch.equal(value, weights[name]) for name, value in expected.items())
+
+
+def killed_and_resumed(settings, epoch):
+    """The weights of a run killed at the start of an epoch and resumed: those of a run that was not."""
+    run("fit", *settings, "--trainer.logger.name", "whole")
+    kill = ["--trainer.callbacks+", "accidents.KillAt"]
+    kill += ["--trainer.callbacks.epoch", epoch, "--trainer.callbacks.batch", 0]
+    killed = spawn("fit", *settings, *kill)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert checkpoint()["epoch"] == epoch - 1
+    run("fit", *settings, "--ckpt_path", "last")
+    assert_equal_weights(weights(), weights(Path("runs/whole/version_0")))
+    assert (RUN / "config_resumed.yaml").exists()
+    assert not Path("runs/test/version_1").exists()
+    return weights()

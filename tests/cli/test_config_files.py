@@ -9,8 +9,6 @@ from command_line import CONFIGS, HELPERS, refused, run
 LETTERS = CONFIGS / "sa_node_letters.yaml"
 SHIPPED = HELPERS.parents[1] / "configs"
 
-pytestmark = pytest.mark.usefixtures("empty_folder")
-
 
 def resolved(capsys, *arguments, subcommand="fit"):
     """The settings that arguments stand for."""
