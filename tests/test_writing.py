@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_attractors.callbacks.output import write_atomically
+from lightning_attractors.writing import write_atomically
 
 
 def test_files_are_replaced_whole(tmp_path):
