@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data_files import ready, refusal, same_images, write_cifar10
+from data_files import ready, same_images, write_cifar10
+
+from refusals import refusal
 
 from lightning_attractors.data import CIFAR10DataModule
 
@@ -63,7 +65,7 @@ def test_damaged_cifar10_files_are_refused(
     if isinstance(content, dict):
         content = pickle.dumps({**pickle.loads(path.read_bytes()), **content})
     path.write_bytes(content)
-    assert refusal(CIFAR10DataModule, tmp_path).startswith(f"root='{tmp_path}': {path} {fault}")
+    assert refusal(ready, CIFAR10DataModule, tmp_path).startswith(f"root='{tmp_path}': {path} {fault}")
     assert capsys.readouterr().out == ""
 
 
@@ -71,7 +73,7 @@ def test_a_truncated_cifar10_file_is_refused(tmp_path: Path) -> None:
     write_cifar10(tmp_path, 60, 20)
     path = tmp_path / "cifar-10-batches-py/test_batch"
     path.write_bytes(path.read_bytes()[:-1000])
-    assert f"{path} is no pickle of CIFAR-10 data" in refusal(CIFAR10DataModule, tmp_path)
+    assert f"{path} is no pickle of CIFAR-10 data" in refusal(ready, CIFAR10DataModule, tmp_path)
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))

@@ -11,8 +11,10 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 import torch
-from data_files import ready, refusal, same_images, write_cifar10, write_mnist
+from data_files import ready, same_images, write_cifar10, write_mnist
 from torchvision import datasets
+
+from refusals import refusal
 
 from lightning_attractors.data import CIFAR10DataModule, FashionMNISTDataModule, MNISTDataModule
 from lightning_attractors.errors import SettingError
@@ -63,7 +65,7 @@ def test_a_train_subset_is_the_beginning_of_the_training_part(tmp_path: Path) ->
 
 def test_checksums_accept_the_originals_only(tmp_path: Path) -> None:
     write_cifar10(tmp_path, 60, 20)
-    message = refusal(CIFAR10DataModule, tmp_path, verify_checksums=True)
+    message = refusal(ready, CIFAR10DataModule, tmp_path, verify_checksums=True)
     assert message.startswith(
         f"verify_checksums=True: MD5 of {tmp_path}/cifar-10-batches-py/data_batch_1 differs"
     )
@@ -76,7 +78,7 @@ def test_checksums_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.Mo
     ready(MNISTDataModule, tmp_path, verify_checksums=True)
     labels = tmp_path / "MNIST/raw" / TRAIN_LABELS
     labels.write_bytes(labels.read_bytes()[:-1] + b"\7")
-    assert f"MD5 of {labels} differs" in refusal(MNISTDataModule, tmp_path, verify_checksums=True)
+    assert f"MD5 of {labels} differs" in refusal(ready, MNISTDataModule, tmp_path, verify_checksums=True)
 
 
 def md5_of_files(folder: Path) -> dict[str, str]:
@@ -93,7 +95,7 @@ def test_missing_files_are_reported_with_a_remedy(tmp_path: Path, monkeypatch: p
     )
     write_mnist("data", 60, 20)
     Path("data/MNIST/raw", TRAIN_LABELS).unlink()
-    assert f"no {TRAIN_LABELS} in data/MNIST/raw; set" in refusal(MNISTDataModule, Path("data"))
+    assert f"no {TRAIN_LABELS} in data/MNIST/raw; set" in refusal(ready, MNISTDataModule, Path("data"))
     with pytest.raises(SettingError, match=r"call prepare_data\(\) to download"):
         MNISTDataModule(download=True).setup()
 
@@ -105,7 +107,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "read_bytes", deny)
-    assert f"{TRAIN_IMAGES} cannot be read (Permission denied)" in refusal(MNISTDataModule, tmp_path)
+    assert f"{TRAIN_IMAGES} cannot be read (Permission denied)" in refusal(ready, MNISTDataModule, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 )
 def test_bad_settings_are_named(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     write_mnist(tmp_path, 60, 20)
-    assert refusal(MNISTDataModule, tmp_path, **settings) == message
+    assert refusal(ready, MNISTDataModule, tmp_path, **settings) == message
 
 
 @pytest.fixture
@@ -168,7 +170,7 @@ def test_archives_that_are_there_are_not_downloaded(tmp_path: Path, mirror: Path
 
 def test_a_failing_download_is_one_line(tmp_path: Path, mirror: Path) -> None:
     next(mirror.glob("train-labels*")).unlink()
-    message = refusal(MNISTDataModule, tmp_path / "data", download=True)
+    message = refusal(ready, MNISTDataModule, tmp_path / "data", download=True)
     assert message.startswith("download=True: MNIST could not be downloaded (Error downloading train-labels")
     assert message.endswith(f"put the files into {tmp_path}/data/MNIST/raw")
 
@@ -193,5 +195,5 @@ def test_an_interrupted_download_leaves_nothing_that_looks_like_data(
 
 def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    message = refusal(CIFAR10DataModule, tmp_path / "file/data", download=True)
+    message = refusal(ready, CIFAR10DataModule, tmp_path / "file/data", download=True)
     assert message.startswith("download=True: CIFAR10 could not be downloaded (")

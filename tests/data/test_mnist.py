@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_files import ready, refusal, same_images, write_idx, write_mnist
+from data_files import ready, same_images, write_idx, write_mnist
+
+from refusals import refusal
 
 from lightning_attractors.data import FashionMNISTDataModule, MNISTDataModule
 
@@ -50,7 +52,7 @@ def test_damaged_idx_files_are_refused(tmp_path: Path, content: bytes, fault: st
     write_mnist(tmp_path, 60, 20)
     path = tmp_path / "MNIST/raw" / TRAIN_IMAGES
     path.write_bytes(content)
-    message = refusal(MNISTDataModule, tmp_path)
+    message = refusal(ready, MNISTDataModule, tmp_path)
     assert message.startswith(f"root='{tmp_path}': {path} {fault}")
     assert message.endswith("; replace the file, or delete it and set download=true")
 
@@ -65,9 +67,9 @@ def test_arrays_that_are_not_mnist_are_refused(tmp_path: Path) -> None:
     ]:
         write_mnist(tmp_path, 60, 20)
         write_idx(folder / file, array)
-        assert refusal(MNISTDataModule, tmp_path).startswith(f"root='{tmp_path}': {folder / file} {fault};")
+        assert refusal(ready, MNISTDataModule, tmp_path).startswith(f"root='{tmp_path}': {folder / file} {fault};")
 
 
 def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
     write_mnist(tmp_path, 60, 0)
-    assert "t10k-labels-idx1-ubyte holds no images" in refusal(MNISTDataModule, tmp_path)
+    assert "t10k-labels-idx1-ubyte holds no images" in refusal(ready, MNISTDataModule, tmp_path)

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from lightning_attractors.data.files import FilesDataModule
-from lightning_attractors.errors import SettingError
 
 CLASSES = 10
 
@@ -76,15 +74,6 @@ def ready(module: type[FilesDataModule], root: Path, **settings: Any) -> FilesDa
     data.prepare_data()
     data.setup()
     return data
-
-
-def refusal(module: type[FilesDataModule], root: Path, **settings: Any) -> str:
-    """The message that comes before training, checked to be one line."""
-    with pytest.raises(SettingError) as caught:
-        ready(module, root, **settings)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def same_images(first: np.ndarray, second: np.ndarray) -> bool:
