@@ -5,7 +5,7 @@ import pytest
 from jsonargparse import Namespace
 from refusals import refusal
 
-from lightning_attractors.runs import check_writable, log_root, newest_checkpoint, precision_of_run
+from lightning_attractors.cli.runs import check_writable, log_root, newest_checkpoint, precision_of_run
 
 
 def logger(**settings):
