@@ -17,6 +17,7 @@ COUNT = 40
 
 
 def example(name):
+    """The module of a script, such as ``studies/compare_runs``."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -41,12 +41,12 @@ def test_runs_are_compared_by_their_files(tmp_path, monkeypatch, capsys):
     broken_off.write_text(
         json.dumps(report(tmp_path / "20", "pgd_radius") | {"complete": False, "counts": True})
     )
-    assert not example("compare_runs").read([tmp_path / "20"], "pgd_radius")[0]["counts"]
+    assert not example("studies/compare_runs").read([tmp_path / "20"], "pgd_radius")[0]["counts"]
     names = [str(tmp_path / name) for name in ("20", "40", "unsure", "nothing")]
     output = tmp_path / "scatter.png"
     monkeypatch.setattr(sys, "argv", ["compare_runs.py", *names, "--output", str(output)])
     monkeypatch.setenv("COLUMNS", "300")
-    example("compare_runs").main()
+    example("studies/compare_runs").main()
     printed = capsys.readouterr().out
     assert f"{report(tmp_path / '20', 'pgd_radius')['R']:.4f}" in printed
     assert "no image is classified correctly" in printed

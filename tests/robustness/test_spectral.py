@@ -105,7 +105,7 @@ def test_bad_input_is_refused_in_one_line():
 
 
 def test_the_example_leaves_curves_of_a_run(tmp_path, monkeypatch):
-    path = Path(__file__).parents[2] / "examples" / "sa_node_spectrum.py"
+    path = Path(__file__).parents[2] / "examples" / "studies" / "sa_node_spectrum.py"
     monkeypatch.syspath_prepend(str(path.parent))
     spec = importlib.util.spec_from_file_location("sa_node_spectrum", path)
     example = importlib.util.module_from_spec(spec)

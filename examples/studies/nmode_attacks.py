@@ -1,4 +1,4 @@
-"""Does a trained NMODE withstand attacks, and do its certificates? ``python examples/nmode_attacks.py RUN``.
+"""Do a trained NMODE and its certificates hold? ``python examples/studies/nmode_attacks.py RUN``.
 
 RUN is the folder of a run, such as ``runs/nmode_mnist/version_0``. Attacks the best checkpoint on the first
 test images within L∞ distance δ and prints one table: accuracies under attack, and shares of images whose

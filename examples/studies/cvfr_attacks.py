@@ -1,4 +1,4 @@
-"""Does noise while training buy robustness? ``python examples/cvfr_attacks.py letters`` (or ``mnist``).
+"""Does training with noise buy robustness? ``python examples/studies/cvfr_attacks.py letters`` (``mnist``).
 
 Trains CVFR from its stochastic config for every σ (0 too) and seed, attacks the best checkpoint of each with
 random corruptions A (a fraction p of the pixels replaced by U(0, 1)) and B (U(−p, p) added to every pixel),

@@ -1,9 +1,9 @@
-"""Does a non-expansive network withstand attacks? ``python examples/nonexpansive_attacks.py RUN [RUN ...]``.
+"""Does a non-expansive network withstand attacks? ``python examples/studies/nonexpansive_attacks.py RUN``.
 
-Each RUN is the folder of a run of NonexpansiveNet, such as ``runs/nonexpansive_cifar10/version_0`` and that
-of its unconstrained twin. The best checkpoints are attacked on the first test images: PGD in L∞ and in L2,
-along the margin and of many steps, and with ``--autoattack N`` AutoAttack on the first N of them. Prints one
-table, certified accuracies included. Writes nothing.
+RUN is the folder of a run of NonexpansiveNet, such as ``runs/nonexpansive_cifar10/version_0``; there may be
+several, such as its unconstrained twin's. The best checkpoints are attacked on the first test images: PGD in
+L∞ and in L2, along the margin and of many steps, and with ``--autoattack N`` AutoAttack on the first N of
+them. Prints one table, certified accuracies included. Writes nothing.
 
 With ``--at-radius`` every image is attacked in L2 at its own certified radius instead, where a certificate
 that is too large would break first: if an image falls, it is printed, and the exit code is 1.
