@@ -12,25 +12,17 @@ that is too large would break first: if an image falls, it is printed, and the e
 from __future__ import annotations
 
 import argparse
-import math
+from functools import partial
 from pathlib import Path
 
+import finished_runs as runs
 import torch
 import torchattacks
-from finished_runs import (
-    BATCH,
-    MarginPGD,
-    attacked,
-    best_checkpoint,
-    classes_of,
-    conclude,
-    margin,
-    test_images,
-)
+from finished_runs import BATCH, MarginPGD, RadiusAttack
 from torch import Tensor
 
 from lightning_attractors.models import NonexpansiveNet
-from lightning_attractors.norms import NORMS, NormName, distances
+from lightning_attractors.norms import NORMS, NormName
 
 STRENGTHS: list[tuple[NormName, float, str]] = [
     ("linf", 2 / 255, "2/255"),
@@ -43,79 +35,63 @@ STEPS, RESTARTS = 40, 2
 ROUNDING = 1e-6
 
 
-def trained(run: Path) -> NonexpansiveNet:
-    """The best model of a run, ready to be attacked."""
-    model = NonexpansiveNet.load_from_checkpoint(best_checkpoint(run), map_location="cpu")
-    return model.eval().requires_grad_(False)
-
-
 def table(run: Path, images: Tensor, labels: Tensor, for_autoattack: int) -> None:
     """Print accuracies of a run's model in %, clean, attacked and certified."""
-    model = trained(run)
-    clean = classes_of(model, images) == labels
+    model = runs.trained(run, NonexpansiveNet)
+    clean = runs.classes_of(model, images) == labels
     radii = model.certified_radii(images, labels)
     kind = "non-expansive" if model.constrained else "unconstrained"
     print(f"\n{run}: {kind}, Lipschitz constant at most {model.gain_bounds()['lipschitz']:.4g}")
     print(f"{len(images)} test images\n\n| | distance | accuracy in % | certified in % |\n|---|---|---|---|")
     print(f"| clean | 0 | {100 * clean.double().mean():.2f} | |", flush=True)
     for norm, strength, shown in STRENGTHS:
-
-        def attack(x: Tensor, y: Tensor, norm: NormName = norm, strength: float = strength) -> Tensor:
-            return MarginPGD(norm, STEPS, restarts=RESTARTS)(model, x, y, strength * (1 - ROUNDING))
-
-        changed = attacked(model, attack, images, labels)
+        pgd = partial(MarginPGD(norm, STEPS, restarts=RESTARTS), model, strength=strength * (1 - ROUNDING))
+        changed = runs.attacked(model, pgd, images, labels)
         proved = f"{100 * (radii >= strength).double().mean():.2f}" if norm == "l2" else ""
         line = f"| PGD, {RESTARTS} × {STEPS} steps | {NORMS[norm]} {shown}"
         print(f"{line} | {_accuracy(model, changed, labels)} | {proved} |", flush=True)
         if for_autoattack:
             x, y = images[:for_autoattack], labels[:for_autoattack]
-            standard = torchattacks.AutoAttack(model, _library_name(norm), strength, n_classes=10, seed=0)
-            changed = attacked(model, standard, x, y)
+            changed = runs.attacked(model, partial(autoattack, model, norm, strength), x, y)
             name = f"AutoAttack, the first {len(x)}"
             print(f"| {name} | {NORMS[norm]} {shown} | {_accuracy(model, changed, y)} | |", flush=True)
 
 
-def _library_name(norm: NormName) -> str:
-    return "Linf" if norm == "linf" else "L2"
+def autoattack(model: NonexpansiveNet, norm: NormName, strength: float, x: Tensor, y: Tensor) -> Tensor:
+    """What the standard AutoAttack makes of images, in the norm."""
+    name, classes = {"linf": "Linf", "l2": "L2"}[norm], model(x[:1]).shape[1]
+    return torchattacks.AutoAttack(model, name, strength, n_classes=classes, seed=0)(x, y)
 
 
 def _accuracy(model: NonexpansiveNet, images: Tensor, labels: Tensor) -> str:
-    return f"{100 * (classes_of(model, images) == labels).double().mean():.2f}"
+    return f"{100 * (runs.classes_of(model, images) == labels).double().mean():.2f}"
 
 
 def at_radius(run: Path, images: Tensor, labels: Tensor, for_autoattack: int) -> list[str]:
     """Attack every image at its own certified radius, and say how near the attacks came.
 
-    Images of about the same radius are attacked together: AutoAttack takes one radius for all, the smallest
-    of the batch, while PGD uses that of each image.
+    PGD uses the radius of each image, AutoAttack the smallest of the batch.
 
     Returns:
         Counterexamples, one line each.
     """
-    model = trained(run)
+    model = runs.trained(run, NonexpansiveNet)
     radii = model.certified_radii(images, labels)
-    certified = torch.nonzero(radii > 0)[:, 0]
-    print(f"{run}: {len(certified)} of {len(images)} images are certified, median {radii.median():.4f}")
-    certified = certified[radii[certified].argsort()]
-    lines, closest = [], {"PGD": math.inf, "AutoAttack": math.inf}
-    spread = torch.linspace(0, len(certified) - 1, min(for_autoattack, len(certified))).long().unique()
-    jobs = [("PGD", part) for part in certified.split(BATCH)]
-    jobs += [("AutoAttack", part) for part in certified[spread].split(BATCH // 5) if len(part)]
-    for kind, part in jobs:
-        x, y, reach = images[part], labels[part], radii[part]
-        if kind == "PGD":
-            changed = MarginPGD("l2", STEPS, restarts=5)(model, x, y, (reach * (1 - ROUNDING)).float())
-        else:
-            smallest = float(reach[0]) * (1 - ROUNDING)
-            changed = torchattacks.AutoAttack(model, "L2", smallest, n_classes=10, seed=0)(x, y).detach()
-        left = margin(model, changed, y).detach()
-        closest[kind] = min(closest[kind], float(left.min()))
-        moved = distances(changed, x, "l2")
-        for i in torch.nonzero((left <= 0) & (moved <= reach))[:, 0].tolist():
-            lines.append(f"{kind}: image {int(part[i])} falls at {moved[i]:.9g}, radius {reach[i]:.9g}")
-    shown = ", ".join(f"{kind} {value:.3g}" for kind, value in closest.items() if math.isfinite(value))
-    print(f"The smallest margins that attacks at the radius leave: {shown}", flush=True)
-    return lines
+    parts = runs.batches_by_radius(radii)
+    print(f"{run}: {(radii > 0).sum()} of {len(images)} images are certified, median {radii.median():.4f}")
+
+    def pgd(x: Tensor, y: Tensor, reach: Tensor) -> Tensor:
+        return MarginPGD("l2", STEPS, restarts=5)(model, x, y, (reach * (1 - ROUNDING)).float())
+
+    def standard(x: Tensor, y: Tensor, reach: Tensor) -> Tensor:
+        return autoattack(model, "l2", float(reach[0]) * (1 - ROUNDING), x, y)
+
+    jobs: list[tuple[str, RadiusAttack, Tensor]] = [("PGD", pgd, part) for part in parts]
+    if parts and for_autoattack:
+        certified = torch.cat(parts)
+        spread = torch.linspace(0, len(certified) - 1, min(for_autoattack, len(certified))).long().unique()
+        jobs += [("AutoAttack", standard, part) for part in certified[spread].split(BATCH // 5)]
+    return runs.attack_at_radii(model, images, labels, radii, "l2", jobs)
 
 
 def main() -> None:
@@ -127,7 +103,7 @@ def main() -> None:
     parser.add_argument("--at-radius", action="store_true", help="attack at the certified radii instead")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    images, labels = test_images(arguments.runs[0], arguments.max_images)
+    images, labels = runs.test_images(arguments.runs[0], arguments.max_images)
     broken: list[str] = []
     for run in arguments.runs:
         if arguments.at_radius:
@@ -135,7 +111,7 @@ def main() -> None:
         else:
             table(run, images, labels, arguments.autoattack)
     if arguments.at_radius:
-        conclude(broken)
+        runs.conclude(broken)
 
 
 if __name__ == "__main__":
