@@ -1,4 +1,4 @@
-"""Accuracy against robustness over many runs: ``python examples/compare_runs.py runs/*/version_*``.
+"""Accuracy against robustness over many runs: ``python examples/studies/compare_runs.py runs/*/version_*``.
 
 Reads the JSON files that ``RobustnessCurve`` left in the runs' folders, prints a table and draws one point
 per run, by model. Open points do not count: they have 500 images or fewer behind them, or R² below 0.95, or

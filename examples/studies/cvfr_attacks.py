@@ -1,4 +1,4 @@
-"""Does noise while training buy robustness? ``python examples/cvfr_attacks.py letters`` (or ``mnist``).
+"""Does training with noise buy robustness? ``python examples/studies/cvfr_attacks.py letters`` (``mnist``).
 
 Trains CVFR from its stochastic config for every σ (0 too) and seed, attacks the best checkpoint of each with
 random corruptions A (a fraction p of the pixels replaced by U(0, 1)) and B (U(−p, p) added to every pixel),
@@ -9,13 +9,13 @@ are there already are not trained again. Everything is in ``runs/cvfr_attacks_<d
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import finished_runs
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -24,6 +24,7 @@ from lightning_attractors.data import LettersDataModule, MNISTDataModule
 from lightning_attractors.models import CVFR
 from lightning_attractors.robustness import CORRUPTIONS, corruption_curve
 from lightning_attractors.training import faster_precision
+from lightning_attractors.writing import csv_table, write_atomically
 
 ATTACKS = {"A": "replace_pixels", "B": "add_uniform"}
 STRENGTHS = [k / 10 for k in range(10)]
@@ -51,8 +52,7 @@ def trained(data: str, sigma: float, seed: int, root: Path) -> CVFR:
         options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
         subprocess.run([sys.executable, "-m", "lightning_attractors", "fit", *options], check=True)
         unfinished.rename(folder)
-    checkpoint = folder / "version_0" / "checkpoints" / "best.ckpt"
-    return CVFR.load_from_checkpoint(checkpoint, map_location="cpu").eval()
+    return finished_runs.trained(folder / "version_0", CVFR)
 
 
 def test_batches(data: str, max_images: int) -> Batches:
@@ -92,10 +92,8 @@ def report(results: dict[float, Tensor], attack: str, root: Path) -> None:
             for sigma, a in results.items()
             for seed in range(len(a))
         ]
-    with open(root / f"attack_{attack}.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["attack", "sigma", "seed", "p", "accuracy"])
-        writer.writerows(rows)
+    header = ("attack", "sigma", "seed", "p", "accuracy")
+    write_atomically(root / f"attack_{attack}.csv", csv_table(header, rows))
 
 
 def draw(results: dict[str, dict[float, Tensor]], path: Path) -> None:
