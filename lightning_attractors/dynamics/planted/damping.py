@@ -3,11 +3,11 @@ r"""How noise is damped near attractors: forms of d, functions of the scaled dis
 With u_k = ‖x − x̄⁽ᵏ⁾‖²/D², both are 0 at every attractor, beside which d ≈ 2 u_k where D² is
 :func:`damping_scale`, and 1 far away.
 
-- ``published``: tanh(2 ∏_k u_k). Inside the attractors' hull, where u_k < 1, it falls exponentially with their
-  number, and so lies near 0 between an image and an attractor, and under strong attacks.
-- ``saturating``: ∏_k tanh(2 u_k + (4 u_k)³). A factor follows the published form up to half the distance
-  between two attractors, u = ¼, where it is 0.9, and is 1 within 10⁻⁵ from u = 0.43 on: less than at the mean
-  of all attractors, so that d is near 1 away from all of them however many they are.
+- ``published``: tanh(2 ∏_k u_k). Inside the attractors' hull, where u_k < 1, it falls exponentially with
+  their number, and so lies near 0 between an image and an attractor, and under strong attacks.
+- ``saturating``: ∏_k tanh(2 u_k + (4 u_k)³). A factor follows tanh(2 u) beside its attractor, is 0.9 at half
+  the distance between two of them, u = ¼, and 1 within 10⁻⁵ from u = 0.43 on. At the mean of all attractors
+  u is about ½, so that d is near 1 away from all of them however many they are.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def check_damping(name: str) -> None:
 
 
 def damping_of(name: DampingName, distances: Tensor) -> Tensor:
-    """d in [0, 1], shape (B, 1), at the scaled squared distances u (B, K) above 0; differentiable."""
+    """D in [0, 1], shape (B, 1), at the scaled squared distances u (B, K) above 0; differentiable."""
     if name == "published":
         return _doubled_product(distances).tanh()
     return _exponents(distances).tanh().prod(dim=1, keepdim=True)

@@ -92,4 +92,3 @@ class DampedNoise:
         weights *= self.amplitude(dt) * (adjoint * draw).sum(dim=1, keepdim=True)
         out.addcmul_(x, weights.sum(dim=1, keepdim=True).to(x.dtype))
         out.addmm_(weights.to(x.dtype), self.attractors, alpha=-1)
-
