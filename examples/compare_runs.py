@@ -2,8 +2,8 @@
 
 Reads the JSON files that ``RobustnessCurve`` left in the runs' folders, prints a table and draws one point
 per run, by model. Beside R, with its standard deviation over images, stands how far it lies below that of the
-most robust run that counts: an interval of 95 %, as far as it is a matter of images. Open points do not count:
-they have 500 images or fewer behind them, or R² below 0.95, or were interrupted.
+most robust run that counts: an interval of 95 %, as far as it is a matter of images. Open points do not
+count: they have 500 images or fewer behind them, or R² below 0.95, or were interrupted.
 """
 
 from __future__ import annotations

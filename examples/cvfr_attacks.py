@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="number of seeds, at least 2 (default: 5 letters, 2 MNIST)")
     parser.add_argument("--images", type=int, default=3000, help="test images to attack (default: 3000)")
     parser.add_argument("--damping", choices=get_args(DampingName), default="saturating")
+    parser.add_argument("--without-noise", action="store_true", help="attack them with the noise off")
     arguments = parser.parse_args()
     data, seeds, damping = arguments.data, arguments.seeds or SEEDS[arguments.data], arguments.damping
     root = Path("runs") / f"cvfr_attacks_{data}_{damping}"
@@ -128,6 +129,8 @@ def main() -> None:
     results: dict[str, dict[float, Tensor]] = {attack: {} for attack in ATTACKS}
     for sigma in SIGMAS[data]:
         models = [trained(data, sigma, seed, root, damping) for seed in range(seeds)]
+        for model in models:
+            model.eval_noise = not arguments.without_noise
         for attack, curves in results.items():
             curves[sigma] = torch.stack([attacked(model, batches, attack) for model in models])
     for attack, curves in results.items():
