@@ -3,7 +3,7 @@
 Trains CVFR from its stochastic config for every σ (0 too) and seed, attacks the best checkpoint of each with
 random corruptions A (a fraction p of the pixels replaced by U(0, 1)) and B (U(−p, p) added to every pixel),
 and writes one table per attack: accuracy against p, mean and standard deviation over the seeds. Models that
-are there already are not trained again. Everything is in ``runs/cvfr_attacks_<data>``.
+are there already are not trained again. Everything is in ``runs/cvfr_attacks_<data>_<damping>``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import finished_runs
 import torch
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_attractors.data import LettersDataModule, MNISTDataModule
+from lightning_attractors.dynamics import DampingName
 from lightning_attractors.models import CVFR
 from lightning_attractors.robustness import CORRUPTIONS, corruption_curve
 from lightning_attractors.training import faster_precision
@@ -33,7 +35,7 @@ SEEDS = {"letters": 5, "mnist": 2}
 Batches = list[tuple[Tensor, Tensor]]
 
 
-def trained(data: str, sigma: float, seed: int, root: Path) -> CVFR:
+def trained(data: str, sigma: float, seed: int, root: Path, damping: str) -> CVFR:
     """The model of one σ and seed, from its checkpoint or trained now."""
     folder, unfinished = root / f"sigma_{sigma}_seed_{seed}", root / "unfinished"
     if not folder.exists():
@@ -42,6 +44,7 @@ def trained(data: str, sigma: float, seed: int, root: Path) -> CVFR:
             "config": f"configs/cvfr_{data}_stochastic.yaml",
             "seed_everything": seed,
             "model.sigma": sigma,
+            "model.damping": damping,
             "model.seed": seed,
             "data.seed": seed,
             "trainer.logger.save_dir": root,
@@ -115,13 +118,17 @@ def main() -> None:
     parser.add_argument("data", choices=sorted(SIGMAS))
     parser.add_argument("--seeds", type=int, help="number of seeds, at least 2 (default: 5 letters, 2 MNIST)")
     parser.add_argument("--images", type=int, default=3000, help="test images to attack (default: 3000)")
+    parser.add_argument("--damping", choices=get_args(DampingName), default="saturating")
+    parser.add_argument("--without-noise", action="store_true", help="attack them with the noise off")
     arguments = parser.parse_args()
-    data, seeds = arguments.data, arguments.seeds or SEEDS[arguments.data]
-    root = Path("runs") / f"cvfr_attacks_{data}"
+    data, seeds, damping = arguments.data, arguments.seeds or SEEDS[arguments.data], arguments.damping
+    root = Path("runs") / f"cvfr_attacks_{data}_{damping}"
     batches = test_batches(data, arguments.images)
     results: dict[str, dict[float, Tensor]] = {attack: {} for attack in ATTACKS}
     for sigma in SIGMAS[data]:
-        models = [trained(data, sigma, seed, root) for seed in range(seeds)]
+        models = [trained(data, sigma, seed, root, damping) for seed in range(seeds)]
+        for model in models:
+            model.eval_noise = not arguments.without_noise
         for attack, curves in results.items():
             curves[sigma] = torch.stack([attacked(model, batches, attack) for model in models])
     for attack, curves in results.items():
