@@ -8,6 +8,7 @@ from lightning_attractors.certificates.equilibria import (
     Point,
     Spectrum,
     certify_equilibria,
+    check_maps,
     jacobian,
     spectrum,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Spectrum",
     "certified_accuracy",
     "certify_equilibria",
+    "check_maps",
     "computes_as",
     "convolves_by_sums",
     "evaluate_in_float32",
