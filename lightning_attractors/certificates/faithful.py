@@ -81,9 +81,8 @@ def _require_code_of(model: nn.Module, kind: type[nn.Module], names: frozenset[s
     hooked = model._forward_hooks or model._forward_pre_hooks
     require(not hooked, "module", name, "must have no forward hooks")
     compiled = model._compiled_call_impl is not None
-    require(
-        not compiled, "module", name, "must not be compiled: certificates are of its operations one by one"
-    )
+    valid = "must not be compiled: certificates are of its operations one by one"
+    require(not compiled, "module", name, valid)
     require_unchanged(kind)
 
 
@@ -94,6 +93,8 @@ def _require_same(
     given = images.detach().to(dtype).clone()
     moved = _moved(given[:_MOVED])
     valid = "must have a forward that gives what its certified layers give: {} it gives other logits"
+    few = torch.cat([given[:_MOVED], moved])
+    low, high = bounds(few.double())  # first, since it refuses layers that are not known
     for where, inputs in (("at the images", given), ("at moved images", moved), ("alone", given[:1])):
         for gradients in (False, True):
             # both as attacks call it, which want a gradient, and as certificates do
@@ -102,13 +103,11 @@ def _require_same(
                 expected = composed(inputs.clone().requires_grad_(torch.is_grad_enabled())).detach()
             same = logits.shape == expected.shape and bool(_equal(logits, expected).all())
             require(same, "module", name, valid.format(where))
-    few = torch.cat([given[:_MOVED], moved])
-    logits, (low, high) = model(few).detach().double(), bounds(few.double())
+    logits = model(few).detach().double()
     known = low.isfinite() & high.isfinite() & logits.isfinite()
     within = ~known | ((logits >= low) & (logits <= high))
-    require(
-        bool(within.all()), "module", name, "must have a forward within the bounds that are certified of it"
-    )
+    valid = "must have a forward within the bounds that are certified of it"
+    require(bool(within.all()), "module", name, valid)
 
 
 def _equal(one: Tensor, other: Tensor) -> Tensor:

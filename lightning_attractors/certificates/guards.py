@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn, overrides
 from torch.nn.modules import module as modules
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.utils import _python_dispatch
 from torch.utils._device import DeviceContext
 
@@ -76,15 +76,19 @@ def require_untouched(module: nn.Module) -> None:
     require(plain, "module", name, "must hold plain tensors and modules: others may compute as they like")
     if is_parametrized(module):
         require_eval(module, not module.training)
-        require(_is_steady(module), "module", name, "must have parametrized weights that stay the same")
+        valid = "must have weights that torch.nn.utils.parametrize computes, always the same ones"
+        require(_is_steady(module), "module", name, valid)
 
 
 def _is_steady(module: nn.Module) -> bool:
-    """Whether weights that are computed are the same with and without gradients, and each time."""
+    """Whether weights that torch computes are the same with and without gradients, and each time."""
+    parts = list(module.parametrizations.values())  # type: ignore[operator]
+    if any(type(part) is not ParametrizationList for part in parts):
+        return False
     reads = []
     for gradients in (True, False, True):
         with torch.inference_mode(False), torch.set_grad_enabled(gradients):
-            reads.append([part().detach() for part in module.parametrizations.values()])  # type: ignore[operator]
+            reads.append([part().detach() for part in parts])
     return all(torch.equal(*pair) for read in reads[1:] for pair in zip(reads[0], read, strict=True))
 
 

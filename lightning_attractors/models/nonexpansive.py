@@ -237,7 +237,6 @@ class NonexpansiveNet(CrossEntropyClassifier):
         """
         layers, head, temperature = self.layers, self.head, self.temperature
         _check_temperature(temperature)
-        radii = l2_radii(layers, head, images, labels)
         require_faithful(
             self,
             NonexpansiveNet,
@@ -247,7 +246,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
             l2_logits(layers, head, temperature),
             images,
         )
-        return radii
+        return l2_radii(layers, head, images, labels)
 
     def gain_bounds(self) -> dict[str, float]:
         """L2 Lipschitz constants from above: of the layers, and ``lipschitz``, of the logits."""

@@ -124,6 +124,20 @@ def test_a_certificate_that_holds_and_one_that_does_not():
         report.require_certificate()
 
 
+@pytest.mark.parametrize(("box", "breaks"), [((0.0, 1.0), False), ((-1.0, 2.0), True)])
+def test_attacks_that_leave_the_box_break_no_certificate_of_it(box, breaks):
+    """Within [0, 1] every image is of class 0; ``add_uniform`` goes farther."""
+
+    def glaring(images):
+        return 40 * torch.stack([1.1 - images.amax(dim=(1, 2, 3)), torch.zeros(len(images))], dim=1)
+
+    given = [(0.5 + 0.5 * torch.rand(12, 1, 3, 3), torch.zeros(12, dtype=torch.long))]
+    sure = Certificate(lambda images, labels: torch.ones(len(images)), box=box)
+    report = measure(glaring, given, ["add_uniform"], [0.9], EVERYTHING, certificate=sure)
+    assert report.attacks["add_uniform"].images.radii.isfinite().any()
+    assert bool(report.attacks["add_uniform"].breaches) is breaks
+
+
 def test_an_interruption_tells_what_is_done():
     told = []
 

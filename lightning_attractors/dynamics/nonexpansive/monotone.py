@@ -68,17 +68,12 @@ class Monotone(nn.Module):
         require(not has_parameters, "activation", name, "must have no parameters: its slope would change")
         device = next((buffer.device for buffer in self.function.buffers()), torch.device("cpu"))
         x = torch.linspace(-_RANGE, _RANGE, _POINTS, dtype=torch.float64, device=device)
-        values = self.function(x.clone())
-        same = values.shape == x.shape and torch.allclose(self.function(x.clone()), values)
+        values = self._applied(x)
+        same = values.shape == x.shape and torch.allclose(self._applied(x), values)
         require(same, "activation", name, "must act on every entry by itself, and always in the same way")
         some, expected = x[:: _POINTS // 120][:120], values[:: _POINTS // 120][:120]
         for shape in _SHAPES:
-            try:
-                shaped = self.function(some.reshape(shape).clone())
-            except Exception as error:  # whatever it raises, it does not accept such states
-                raise SettingError(
-                    "activation", name, f"must take states of {len(shape)} dimensions"
-                ) from error
+            shaped = self._applied(some.reshape(shape))
             fits = shaped.shape == torch.Size(shape) and torch.allclose(shaped.flatten(), expected)
             require(fits, "activation", name, "must act on every entry by itself, whatever the shape")
         slopes = values.diff() / x.diff()
@@ -87,6 +82,19 @@ class Monotone(nn.Module):
         high = float(slopes.max())
         valid = f"must be at least the largest slope of {name}, {high:.6g}"
         require(high <= self.lipschitz * (1 + 1e-9), "lipschitz", self.lipschitz, valid)
+
+    def _applied(self, x: Tensor) -> Tensor:
+        """The function of a copy of x: some work in place.
+
+        Raises:
+            SettingError: if it does not take an x of this shape.
+        """
+        try:
+            y: Tensor = self.function(x.clone())
+        except Exception as error:  # whatever it raises, it does not accept such states
+            name, valid = type(self.function).__name__, f"must take states of {x.dim()} dimensions"
+            raise SettingError("activation", name, valid) from error
+        return y
 
     def forward(self, x: Tensor) -> Tensor:
         """σ(x), of the shape of x."""
