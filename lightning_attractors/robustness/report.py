@@ -248,9 +248,8 @@ class AttackReport:
     def _certificate(self) -> dict[str, Any] | None:
         if not self.images.has_certificate:
             return {"reason": self.no_certificate} if self.no_certificate else None
-        median = _median(self.images.certified[self.counts])
-        about = {"norm": self.norm, "box": self.box, "median_radius": median}
-        return {**about, "misclassified_within": self.breaches}
+        about = {"norm": self.norm, "box": self.box, "misclassified_within": self.breaches}
+        return {**about, "median_radius": _median(self.images.certified[self.counts])}
 
     @property
     def _vanished(self) -> int:
