@@ -13,3 +13,11 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """The test runs in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    # Lightning exports these for worker processes; a run must not inherit them from the run before.
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)

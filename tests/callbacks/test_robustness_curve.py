@@ -1,12 +1,11 @@
 import math
-from pathlib import Path
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
 import torchattacks
-from command_line import RUN, empty_folder, run, small, spawn  # noqa: F401
+from command_line import RUN, on_two_processes, run, small
 from lightning.pytorch.loggers import TensorBoardLogger
 from robustness_runs import COUNT, Bright, Certified, loader, measured, pictures, report, rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,8 +16,6 @@ from trainers import quiet_trainer
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
 from lightning_attractors.models import NMODE
 from lightning_attractors.robustness import PGD, fgsm_radii, gaussian_noise, pgd_radii
-
-HERE = Path(__file__).parents[1]
 
 
 def test_radii_are_those_of_the_search_under_inference_mode(tmp_path):
@@ -201,8 +198,7 @@ def test_two_processes_measure_what_one_does_and_a_run_is_measured_once():
     settings += ["--trainer.callbacks+", "RobustnessCurve", "--trainer.callbacks.batch_size", 8]
     settings += ["--trainer.callbacks.attacks", '["pgd_radius", "torchattacks.PGD", "replace_pixels"]']
     settings += ["--trainer.callbacks.strengths", "[0.05, 0.2, 0.5]"]
-    process = spawn("fit", *settings, "--trainer.devices", 2, "--trainer.strategy", "ddp")
-    assert process.returncode == 0, process.stderr
+    process = on_two_processes("fit", *settings)
     assert process.stderr.count("robustness  pgd_radius") == 1
     run("test", *settings, "--ckpt_path", "best")
     alone = RUN.parent / "version_1"

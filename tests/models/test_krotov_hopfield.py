@@ -2,20 +2,13 @@
 
 import pytest
 import torch
+from activations import ACTIVATIONS
 from torch.nn import functional
 
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import BackpropCNN, KrotovHopfield
-from lightning_attractors.models.activations import PoweredActivation
 
 SHAPE = (3, 12, 12)
-ACTIVATIONS = {
-    "ReLU": functional.relu,
-    "ELU": functional.elu,
-    "GELU": functional.gelu,
-    "PReLU": lambda x: functional.prelu(x, torch.tensor([0.25], dtype=x.dtype)),
-    "rExp": lambda x: torch.expm1(x).clamp(min=0),
-}
 
 
 def small(family=KrotovHopfield, **settings):
@@ -37,15 +30,6 @@ def test_converged_filters_give_the_published_features(name, power):
     features = ACTIVATIONS[name](model.pooled(images).double()).pow(power)
     expected = features.flatten(1) @ model.linear.weight.double().T + model.linear.bias.double()
     torch.testing.assert_close(model(images).double(), expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_larger_features_differ_by_one_factor_per_filter(name):
-    x, bounds = torch.rand(5, 2, 3, 3) * 4 + 0.5, torch.tensor([4.5, 200.0])
-    power = 20
-    exact = ACTIVATIONS[name](x.double()).pow(power)
-    ratio = PoweredActivation(name, power)(x, bounds)[:, 0].double() / exact[:, 0]
-    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

@@ -1,11 +1,11 @@
-"""NMODE: losses against formulas, nmODE+, TRADES and interval training, backbones that fit or do not."""
+"""NMODE: logits against the equation, losses against formulas, weights that are kept small, settings."""
 
-import copy
 import math
 
 import numpy as np
 import pytest
 import torch
+from nmode_models import batch, fit, loader, small
 from torch import nn
 from torch.nn import functional
 from trainers import quiet_trainer
@@ -13,31 +13,7 @@ from trainers import quiet_trainer
 from lightning_attractors.callbacks import FiniteLoss, StabilityCertificate
 from lightning_attractors.dynamics.nmode import FlowMap
 from lightning_attractors.errors import NonFiniteError, SettingError
-from lightning_attractors.models import NMODE, TRADES, ConvBackbone, IntervalTraining, ResNet18Features
-from lightning_attractors.models.interval_training import is_certified, worst_case_loss
-from lightning_attractors.random import keyed_generator
-
-SHAPE = (1, 6, 6)
-CPU = torch.device("cpu")
-
-
-def small(**settings):
-    return NMODE(**{"num_classes": 3, "image_shape": SHAPE, "width": 12, **settings})
-
-
-def batch(count=8):
-    return torch.rand(count, *SHAPE), torch.arange(count) % 3
-
-
-def loader(count=24):
-    images, labels = batch(count)
-    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=8)
-
-
-def fit(model, path, data=None, callbacks=(), **settings):
-    trainer = quiet_trainer(path, [*callbacks], **{"max_epochs": 1, **settings})
-    trainer.fit(model, loader() if data is None else data)
-    return trainer
+from lightning_attractors.models import NMODE, TRADES, ConvBackbone, IntervalTraining
 
 
 def states(model, images, steps=4000):
@@ -113,143 +89,6 @@ def test_the_clip_holds_for_weights_that_were_trained_without(tmp_path):
     resumed = quiet_trainer(tmp_path, [], max_epochs=2)
     resumed.fit(model, loader(), ckpt_path=tmp_path / "free.ckpt", weights_only=False)
     assert seen == pytest.approx([0.01] * 3)
-
-
-def transcribed_trades(model, x, y, generator, step_size, epsilon, steps, beta):
-    """``trades_loss`` of the authors' repository, distance ``l_inf``, with a generator."""
-    criterion = nn.KLDivLoss(reduction="sum")
-    model.eval()
-    x_adv = x.detach() + 0.001 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-    x_adv = torch.clamp(x_adv, 0.0, 1.0)
-    for _ in range(steps):
-        x_adv.requires_grad_()
-        with torch.enable_grad():
-            kl = criterion(functional.log_softmax(model(x_adv), dim=1), functional.softmax(model(x), dim=1))
-        gradient = torch.autograd.grad(kl, [x_adv])[0]
-        x_adv = x_adv.detach() + step_size * torch.sign(gradient.detach())
-        x_adv = torch.min(torch.max(x_adv, x - epsilon), x + epsilon)
-        x_adv = torch.clamp(x_adv, 0.0, 1.0)
-    model.train()
-    natural = functional.cross_entropy(model(x), y)
-    clean, attacked = functional.softmax(model(x), dim=1), functional.softmax(model(x_adv), dim=1)
-    return natural + beta * (clean * (clean / attacked).log()).sum() / len(x)
-
-
-def test_trades_is_the_authors_loss():
-    trades = TRADES(beta=3.0, epsilon=0.1, step_size=0.03, steps=4, seed=7)
-    backbone = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten())
-    model = small(backbone=backbone, trades=trades).double()
-    images, labels = batch()
-    images = images.double()
-    key = (7, 0, 0, 5, 2)  # seed, rank, stream, step, batch
-    twin = copy.deepcopy(model)  # the transcription moves its statistics
-    expected = transcribed_trades(twin, images, labels, keyed_generator(CPU, *key), 0.03, 0.1, 4, 3.0)
-    attacked = model.attacked(images, *key[2:])
-    loss = trades.loss(model(images), model(attacked), labels)
-    torch.testing.assert_close(loss, expected)
-    plain = functional.cross_entropy(model(images), labels)
-    assert loss > plain
-    assert (attacked - images).abs().max() <= 0.1 + 1e-12
-    assert attacked.min() >= 0
-    assert attacked.max() <= 1
-
-
-def test_the_attack_leaves_gradients_modes_and_statistics_alone():
-    backbone = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout())
-    model = small(backbone=backbone, trades=TRADES(steps=2))
-    backbone[2].eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    modes = [module.training for module in model.modules()]
-    with torch.inference_mode():
-        attacked = model.attacked(torch.rand(4, *SHAPE), 1, 0)
-    assert torch.isfinite(attacked).all()
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert [module.training for module in model.modules()] == modes
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_trades_under_autocast_still_trains_every_parameter():
-    model, (images, labels) = small(trades=TRADES(steps=2, epsilon=0.1)), batch()
-    gradients = []
-    for enabled in (False, True):
-        model.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            attacked = model.attacked(images, 0, 0)
-            model.trades.loss(model(images), model(attacked), labels).backward()
-        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
-    for exact, rounded in zip(*gradients, strict=True):
-        assert (exact - rounded).norm() < 0.1 * exact.norm()
-
-
-@pytest.mark.parametrize(
-    ("epoch", "epsilon", "kappa"),
-    [(0, 0, 1), (2, 0, 1), (3.5, 0.1, 0.8), (5, 0.2, 0.6), (8, 0.4, 0.2), (100, 0.4, 0.2)],
-)
-def test_epsilon_rises_while_kappa_falls(epoch, epsilon, kappa):
-    schedule = IntervalTraining(epsilon=0.4, warmup=2, ramp=6, kappa_end=0.2).schedule(epoch)
-    assert schedule == pytest.approx((epsilon, kappa))
-
-
-def test_without_a_ramp_training_is_at_the_target_at_once():
-    assert IntervalTraining(epsilon=0.1, warmup=0, ramp=0).schedule(0) == (0.1, 0.5)
-    late = IntervalTraining(epsilon=0.1, warmup=1, ramp=0)
-    assert (late.schedule(0.5), late.schedule(1)) == ((0, 1), (0.1, 0.5))
-
-
-@pytest.mark.parametrize("backbone", [None, ConvBackbone(1, [2, 3], [3, 3], [1, 2])])
-def test_the_interval_loss_is_the_clean_one_at_0_and_grows_with_epsilon(backbone):
-    model = small(backbone=backbone, intervals=IntervalTraining()).double()
-    images, labels = batch()
-    images = images.double()
-    clean = functional.cross_entropy(model(images), labels)
-    losses = torch.stack([model.interval_loss(images, labels, e, 0.5) for e in (0.0, 0.01, 0.05)])
-    assert losses[0].item() == pytest.approx(clean.item(), abs=1e-4)  # of float32 rounding, which it covers
-    assert (losses.diff() > 0).all()
-    worst = worst_case_loss(model.margins(images, labels, 0.05), labels)
-    torch.testing.assert_close(model.interval_loss(images, labels, 0.05, 0.3), 0.3 * clean + 0.7 * worst)
-    assert model.interval_loss(images, labels, 0.05, 1.0) == clean
-
-
-def test_worst_logits_by_hand():
-    margins = torch.tensor([[0.0, 2.0, -1.0], [3.0, 0.0, 0.5]], dtype=torch.float64)
-    labels = torch.tensor([0, 1])
-    expected = (math.log(1 + math.exp(-2) + math.exp(1)) + math.log(1 + math.exp(-3) + math.exp(-0.5))) / 2
-    assert worst_case_loss(margins, labels).item() == pytest.approx(expected)
-    assert is_certified(margins, labels).tolist() == [False, True]
-
-
-def test_images_within_a_certificate_keep_their_class():
-    model = small(intervals=IntervalTraining())
-    images, _ = batch(64)
-    labels = model(images).argmax(dim=1)
-    epsilon = 0.02
-    certified = is_certified(model.margins(images.double(), labels, epsilon), labels)
-    assert certified.any()
-    for _ in range(50):
-        corner = (images + epsilon * torch.randn_like(images).sign()).clamp(0, 1)
-        assert (model(corner).argmax(dim=1) == labels)[certified].all()
-
-
-def test_epsilon_and_certified_accuracy_are_logged_and_choose_the_best(tmp_path):
-    model = small(intervals=IntervalTraining(epsilon=0.05, warmup=0, ramp=2))
-    seen = []
-    model.on_train_batch_end = lambda *_: seen.append(model.trainer.callback_metrics["train/epsilon"].item())
-    trainer = quiet_trainer(tmp_path, [], max_epochs=2)
-    trainer.fit(model, loader(), loader())
-    assert seen == pytest.approx([0.025 * k / 3 for k in range(6)])
-    assert model.monitor == "val/certified_accuracy"
-    assert model.monitor in trainer.callback_metrics
-    (result,) = trainer.test(model, loader(), verbose=False)
-    assert result["test/certified_accuracy"] <= result["test/accuracy"]
-
-
-def test_the_robust_accuracy_chooses_the_best_with_trades(tmp_path):
-    model = small(trades=TRADES(steps=1, epsilon=0.3, step_size=0.3))
-    trainer = quiet_trainer(tmp_path, [], max_epochs=1)
-    trainer.fit(model, loader(), loader())
-    metrics = trainer.callback_metrics
-    assert model.monitor == "val/robust_accuracy"
-    assert metrics["val/robust_accuracy"] <= metrics["val/accuracy"]
 
 
 @pytest.mark.parametrize("decay", [3.0, 1.0, 0.7])
@@ -337,58 +176,3 @@ def test_settings_that_cannot_work_are_refused(settings, message):
     with pytest.raises(SettingError, match=f"^{message}" if "Tanh" not in message else message) as caught:
         small(**settings)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("kind", "setting", "value"),
-    [
-        *((TRADES, "beta", -1), (TRADES, "epsilon", 0), (TRADES, "epsilon", 2), (TRADES, "step_size", 0)),
-        *((TRADES, "steps", 0), (TRADES, "seed", -1), (IntervalTraining, "epsilon", 0)),
-        *((IntervalTraining, "warmup", -1), (IntervalTraining, "ramp", -1)),
-        *((IntervalTraining, "kappa_end", 1.1), (IntervalTraining, "kappa_end", -0.1)),
-        *((ConvBackbone, "in_channels", 0), (ConvBackbone, "channels", [])),
-        *((ConvBackbone, "strides", [0, 1]), (ConvBackbone, "kernel_sizes", [3])),
-    ],
-)
-def test_settings_of_its_parts_are_refused(kind, setting, value):
-    with pytest.raises(SettingError, match=rf"{setting}="):
-        kind(**{setting: value})
-
-
-def test_a_frozen_backbone_stays_as_it_is(tmp_path):
-    model = small(image_shape=(3, 8, 8), backbone=ResNet18Features(frozen=True))
-    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
-    data = torch.utils.data.TensorDataset(torch.rand(8, 3, 8, 8), torch.arange(8) % 3)
-    fit(model, tmp_path, torch.utils.data.DataLoader(data, batch_size=8))
-    assert not model.train().backbone.bn1.training
-    assert all(torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items())
-
-
-def test_backbones_start_from_files(tmp_path):
-    source = ResNet18Features()
-    images = torch.rand(2, 3, 8, 8)
-    expected = source.eval()(images)
-    assert expected.shape == (2, 512)
-    torch.save({**source.state_dict(), "fc.weight": torch.zeros(10, 512)}, tmp_path / "plain.pt")
-    inside = {f"backbone.{name}": value for name, value in source.state_dict().items()}
-    torch.save({"state_dict": {**inside, "head.bias": torch.zeros(3)}}, tmp_path / "run.ckpt")
-    for name in ("plain.pt", "run.ckpt"):
-        loaded = ResNet18Features(weights=str(tmp_path / name))
-        assert torch.equal(loaded.eval()(images), expected)
-
-
-def test_files_that_do_not_fit_are_refused(tmp_path):
-    path = tmp_path / "weights.pt"
-    with pytest.raises(SettingError, match="cannot be read"):
-        ResNet18Features(weights=str(path))
-    weights = ResNet18Features().state_dict()
-    torch.save({**weights, "conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
-    with pytest.raises(SettingError, match=r"conv1.weight has shape \(64, 3, 7, 7\), this backbone needs"):
-        ResNet18Features(weights=str(path))
-    for content in ([1], {"state_dict": {}}, {"state_dict": {"head.bias": torch.zeros(3)}}):
-        torch.save(content, path)
-        with pytest.raises(SettingError, match="must be a file of a state dict"):
-            ResNet18Features(weights=str(path))
-    path.write_bytes(b"no weights")
-    with pytest.raises(SettingError, match="must be a file of a state dict"):
-        ResNet18Features(weights=str(path))

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from refusals import refusal
 
 from lightning_attractors.dynamics.integrate import euler, integrate, rk4, trajectory
 from lightning_attractors.errors import SettingError
@@ -153,10 +154,8 @@ def test_inversion_recovers_the_image():
     ],
 )
 def test_settings_out_of_range_are_refused_in_one_line(settings, message):
-    with pytest.raises(SettingError) as caught:
-        SANODE(**{"num_classes": 3, "image_shape": (1, 4, 5), **settings})
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    settings = {"num_classes": 3, "image_shape": (1, 4, 5), **settings}
+    assert message in refusal(SANODE, **settings)
 
 
 def test_inversion_refuses_arguments_out_of_range():

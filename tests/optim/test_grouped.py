@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lightning_attractors.errors import SettingError
-from lightning_attractors.optim import GroupedOptimizer, OneCycle, build_optimizer
+from lightning_attractors.optim import GroupedOptimizer, build_optimizer
 
 
 def adam(parameters):
@@ -78,26 +78,3 @@ def test_prefixes_and_parameters_that_do_not_fit_are_refused():
         build_optimizer(network(), adam, {"third": sgd})
     with pytest.raises(SettingError, match="optimizer"):
         build_optimizer(network(), lambda parameters: torch.optim.Muon(parameters), {})
-
-
-def test_one_cycle_scales_every_group_from_start_over_peak_to_final():
-    model = network()
-    optimizer = build_optimizer(model, adam, {"second": sgd})
-    scheduler = OneCycle(optimizer, warmup=0.3, start=0.1, final=0.01, total_steps=10)
-    rates = []
-    for _ in range(11):
-        rates.append([group["lr"] for group in optimizer.param_groups])
-        optimizer.step()
-        scheduler.step()
-    assert rates[0] == pytest.approx([0.01, 0.05])
-    assert rates[3] == pytest.approx([0.1, 0.5])
-    assert rates[10] == pytest.approx([0.001, 0.005])
-    first = [rate[0] for rate in rates]
-    assert first[:4] == sorted(first[:4])
-    assert first[3:] == sorted(first[3:], reverse=True)
-
-
-@pytest.mark.parametrize("settings", [{"warmup": 0.0}, {"warmup": 1.0}, {"start": -0.1}, {"final": 2.0}])
-def test_one_cycle_refuses_settings_out_of_range(settings):
-    with pytest.raises(SettingError, match=next(iter(settings))):
-        OneCycle(sgd(network().parameters()), **settings)

@@ -1,12 +1,11 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from robustness_runs import EXAMPLES, example
 
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import SANODE
@@ -105,18 +104,15 @@ def test_bad_input_is_refused_in_one_line():
 
 
 def test_the_example_leaves_curves_of_a_run(tmp_path, monkeypatch):
-    path = Path(__file__).parents[2] / "examples" / "sa_node_spectrum.py"
-    monkeypatch.syspath_prepend(str(path.parent))
-    spec = importlib.util.spec_from_file_location("sa_node_spectrum", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    spectrum = example("sa_node_spectrum")
     trainer = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
     trainer.strategy.connect(SANODE(num_classes=2, image_shape=(1, 7, 7), steps=3))
     trainer.save_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
     letters = {"class_path": "lightning_attractors.data.LettersDataModule", "init_args": {"letters": "AB"}}
     (tmp_path / "config.yaml").write_text(json.dumps({"data": letters}))
     monkeypatch.setattr("sys.argv", ["", str(tmp_path), "--sigmas", "0", "5", "--images", "20"])
-    example.main()
+    spectrum.main()
     summary = json.loads((tmp_path / "spectrum.json").read_text())
     assert summary["robust_fraction"]["0"] == 1.0
     assert summary["robust_fraction"]["5"] < 1.0

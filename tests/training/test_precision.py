@@ -12,7 +12,6 @@ from lightning_attractors.training import (
     TwoPhaseTrainer,
     faster_precision,
     precision,
-    suit_threads,
     warn_if_slow,
 )
 
@@ -140,15 +139,3 @@ def test_processes_that_chose_differently_end_with_one_line():
     SamePrecision().setup(Process("bf16-mixed"), None, "fit")
     with pytest.raises(SettingError, match="process 0 has bf16-mixed, process 1 has 32-true"):
         SamePrecision().setup(Process("32-true"), None, "fit")
-
-
-@pytest.mark.parametrize(("side", "threads"), [(49, 1), (784, 5)])
-def test_small_models_take_one_thread_unless_the_user_has_a_number(side, threads, monkeypatch):
-    set_to = [5]
-    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    suit_threads(nn.Linear(side, side))
-    assert set_to == [5]
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    suit_threads(nn.Linear(side, side))
-    assert set_to[-1] == threads

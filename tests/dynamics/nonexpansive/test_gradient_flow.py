@@ -4,27 +4,15 @@ import warnings
 
 import pytest
 import torch
+from nonexpansive_networks import METHODS, OPERATORS, domain
 from torch import nn
 
 from lightning_attractors.dynamics.nonexpansive import (
-    ConvolutionOperator,
     DenseOperator,
     GradientFlow,
     Monotone,
 )
 from lightning_attractors.errors import NonFiniteError, SettingError
-
-SIZE = (5, 4)
-METHODS = ["euler", "heun", "rk4"]
-OPERATORS = {
-    "dense": lambda: DenseOperator(6, 4),
-    "zeros": lambda: ConvolutionOperator(2, 3, 3, SIZE, "zeros"),
-    "circular": lambda: ConvolutionOperator(2, 3, 3, SIZE, "circular"),
-}
-
-
-def domain(operator):
-    return (operator.weight.shape[1], *(SIZE if operator.weight.dim() == 4 else ()))
 
 
 def make_flow(operator, method="euler", activation="LeakyReLU", span=2.0, scale=None, substeps=None):
@@ -156,7 +144,7 @@ def test_more_than_1000_substeps_are_refused():
 @pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2), ("rk4", 4)])
 def test_substeps_converge_to_the_flow_at_the_order_of_the_method(method, order):
     flow = make_flow("zeros", method, "Tanh", scale=1.0).double()
-    x, errors = torch.randn(4, 2, *SIZE, dtype=torch.float64), []
+    x, errors = torch.randn(4, 2, 5, 4, dtype=torch.float64), []
     fine = make_flow("zeros", "rk4", "Tanh", scale=1.0, substeps=400).double()
     for flow.substeps in (8, 16):
         with torch.no_grad():

@@ -2,25 +2,13 @@ import math
 
 import pytest
 import torch
+from nonexpansive_networks import OPERATORS, domain
 
 from lightning_attractors.dynamics.nonexpansive import (
     ControlledLinear,
-    ConvolutionOperator,
-    DenseOperator,
     ScaledAvgPool,
 )
 from lightning_attractors.errors import SettingError
-
-SIZE = (5, 4)
-OPERATORS = {
-    "dense": lambda: DenseOperator(6, 4),
-    "zeros": lambda: ConvolutionOperator(2, 3, 3, SIZE, "zeros"),
-    "circular": lambda: ConvolutionOperator(2, 3, 3, SIZE, "circular"),
-}
-
-
-def domain(operator):
-    return (operator.weight.shape[1], *(SIZE if operator.weight.dim() == 4 else ()))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -1,11 +1,14 @@
-"""Writes tiny data sets in the formats of the originals, for tests that must not need the real ones."""
+"""Tiny data sets in the formats of the originals, for tests that must not need those, and their reading."""
 
 from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from lightning_attractors.data.files import FilesDataModule
 
 CLASSES = 10
 
@@ -55,6 +58,27 @@ def write_cifar10(
     meta = {"num_cases_per_batch": len(labels), "label_names": list("0123456789"), "num_vis": 3072}
     (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
     return batches
+
+
+def write_all() -> None:
+    """Write few images of every data set into the folder of the run, where data modules look for them."""
+    write_mnist("data", n_train=40, n_test=20)
+    write_mnist("data", n_train=40, n_test=20, fashion=True)
+    write_cifar10("data", n_train=40, n_test=20)
+
+
+def ready(module: type[FilesDataModule], root: Path, **settings: Any) -> FilesDataModule:
+    data = module(
+        root=str(root), **{"download": False, "verify_checksums": False, "val_size": 10, **settings}
+    )
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def same_images(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two arrays hold the same images in any order."""
+    return sorted(image.tobytes() for image in first) == sorted(image.tobytes() for image in second)
 
 
 def _images(

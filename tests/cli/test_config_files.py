@@ -4,12 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import HERE, empty_folder, refused, run  # noqa: F401
+from command_line import CONFIGS, HELPERS, refused, run
 
-LETTERS = HERE / "configs" / "sa_node_letters.yaml"
-SHIPPED = HERE.parent / "configs"
-
-pytestmark = pytest.mark.usefixtures("empty_folder")
+LETTERS = CONFIGS / "sa_node_letters.yaml"
+SHIPPED = HELPERS.parents[1] / "configs"
 
 
 def resolved(capsys, *arguments, subcommand="fit"):

@@ -61,13 +61,3 @@ def test_flip_mirrors_about_half_of_the_images() -> None:
     unchanged = torch.tensor([torch.equal(a, b) for a, b in zip(flipped, images, strict=True)])
     assert (mirrored ^ unchanged).all()
     assert 150 < mirrored.sum() < 250
-
-
-def test_keys_are_mixed_and_not_added() -> None:
-    draws = {
-        keyed_generator(stream, *key).random()
-        for stream in (Stream.ORDER, Stream.BATCH)
-        for key in [(0, 1), (1, 0), (1, 1), (0, 2), (2, 0)]
-    }
-    assert len(draws) == 10
-    assert keyed_generator(Stream.ORDER, 3, 4).random() == keyed_generator(Stream.ORDER, 3, 4).random()

@@ -14,10 +14,11 @@ from trainers import quiet_trainer
 from lightning_attractors.callbacks import RobustnessCurve
 
 COUNT = 40
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def example(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "examples" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

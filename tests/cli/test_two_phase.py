@@ -4,18 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import RUN, empty_folder, refused, run, run_whole_and_killed, small, spawn  # noqa: F401
+from command_line import (
+    RUN,
+    assert_equal_weights,
+    killed_and_resumed,
+    on_two_processes,
+    refused,
+    run,
+    small,
+    weights,
+)
 
 from lightning_attractors.models import KrotovHopfield
 
 LETTERS = small("kh_letters")
-
-
-pytestmark = pytest.mark.usefixtures("empty_folder")
-
-
-def weights(path=RUN):
-    return torch.load(path / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
 
 
 @pytest.mark.parametrize("epoch", [1, 3, 4])
@@ -26,13 +28,8 @@ def test_a_run_killed_in_any_epoch_resumes_to_the_same_weights(epoch):
         *("--data.noise_train", 0, "--trainer.feature_cache_gb", 0.1 if epoch % 2 else 0),
         *("--model.lr_scheduler", "OneCycle", "--model.lr_interval", "step"),
     ]
-    run_whole_and_killed(settings, epoch)
-    assert torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=False)["epoch"] == epoch - 1
-    run("fit", *settings, "--ckpt_path", "last")
-    expected, resumed = weights(Path("runs/whole/version_0")), weights()
-    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+    killed_and_resumed(settings, epoch)
     assert (RUN / "filters.pt").exists()
-    assert not Path("runs/test/version_1").exists()
 
 
 def test_a_run_stopped_within_an_epoch_resumes_to_the_same_weights():
@@ -44,8 +41,7 @@ def test_a_run_stopped_within_an_epoch_resumes_to_the_same_weights():
     for step in (2, 4, 5, 6, 7):  # 4 steps of the filter phase, then 2 epochs of 2 steps
         (path,) = Path("all").glob(f"*step={step}.ckpt")
         run("fit", *settings, "--ckpt_path", path, "--trainer.logger.name", f"from_{step}")
-        resumed = weights(Path(f"runs/from_{step}/version_0"))
-        assert all(torch.equal(value, resumed[name]) for name, value in expected.items()), step
+        assert_equal_weights(weights(Path(f"runs/from_{step}/version_0")), expected)
         learned = torch.load(f"runs/from_{step}/version_0/filters.pt", weights_only=True)["filters"]
         assert torch.equal(learned, expected["conv.weight"])
 
@@ -56,11 +52,7 @@ def test_two_processes_learn_the_filters_of_one():
     settings = [*LETTERS, "--data.noise_train", 0, "--trainer.feature_cache_gb", 0.1]
     settings += ["--trainer.filter_epochs", 3, "--model.power", 1]
     run("fit", *settings, *whole)
-    process = spawn(
-        *("fit", *settings, *halves, "--trainer.logger.name", "two"),
-        *("--trainer.devices", 2, "--trainer.strategy", "ddp"),
-    )
-    assert process.returncode == 0, process.stderr
+    process = on_two_processes("fit", *settings, *halves, "--trainer.logger.name", "two")
     one, two = weights(), weights(Path("runs/two/version_0"))
     torch.testing.assert_close(one["conv.weight"], two["conv.weight"], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(one["linear.weight"], two["linear.weight"], rtol=1e-3, atol=1e-5)
@@ -69,12 +61,10 @@ def test_two_processes_learn_the_filters_of_one():
 
 @pytest.mark.parametrize("model", ["kh_letters", "bp_letters"])
 def test_two_processes_in_mixed_precision(model):
-    process = spawn(
-        *("fit", *small(model), "--trainer.precision", "bf16-mixed"),
-        *("--trainer.devices", 2, "--trainer.strategy", "ddp", "--model.power", 50),
+    process = on_two_processes(
+        *("fit", *small(model), "--trainer.precision", "bf16-mixed", "--model.power", 50),
         *("--model.lr_scheduler", "OneCycle", "--model.lr_interval", "step"),
     )
-    assert process.returncode == 0, process.stderr
     assert "test accuracy" in process.stdout
     assert all(value.dtype == torch.float32 for name, value in weights().items() if "weight" in name)
 
@@ -95,32 +85,6 @@ def test_filters_of_one_run_serve_another():
 def test_filters_alone_can_be_learned():
     run("fit", *LETTERS, "--trainer.max_epochs", 0)
     assert torch.equal(torch.load(RUN / "filters.pt", weights_only=True)["filters"], weights()["conv.weight"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model.m", 10], "m=10: must be between 2 and the number of filters, 9"),
-        (["--model.m", 1], "m=1: must be between 2"),
-        (["--model.p", 1.5], "p=1.5: must be finite and at least 2"),
-        (["--model.grid", 1], "grid=1: must be at least 2"),
-        (["--model.delta", -0.1], "delta=-0.1: must be at least 0"),
-        (["--model.kernel_size", 8], "kernel_size=8: must be from 1 to 7, the side of the image"),
-        (["--model.pool_size", 6], "pool_size=6: must be from 1 to 5, the side of the feature map"),
-        (["--model.pool_stride", 0], "pool_stride=0: must be at least 1"),
-        (["--model.power", 0], "power=0: must be at least 1"),
-        (["--model.filters_from", "nothing.pt"], "filters_from='nothing.pt': cannot be read"),
-        (["--trainer.filter_epochs", -1], "filter_epochs=-1: must be at least 0"),
-        (["--trainer.patch_fraction", 0], "patch_fraction=0.0: must be above 0"),
-        (
-            ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"],
-            "EarlyStopping.check_on_train_epoch_end=None: must be false with filter_epochs",
-        ),
-    ],
-)
-def test_settings_that_cannot_work_are_refused_before_training(arguments, message):
-    assert message in refused("fit", *LETTERS, *arguments)
-    assert not list(Path().glob("runs/**/*.ckpt"))
 
 
 @pytest.mark.parametrize("setting", ["activation", "schedule"])

@@ -1,23 +1,12 @@
-"""Batches in memory, and the order they come in."""
+"""Batches in memory."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.utils.data import RandomSampler
+from clocks import Clock
 
 from lightning_attractors.data.dataset import InMemoryDataset
-from lightning_attractors.data.sampler import EpochRandomSampler
-
-
-class Clock:
-    """An epoch that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0
-
-    def __call__(self) -> int:
-        return self.now
 
 
 def make_dataset(clock: Clock | None = None, seed: int = 0, **options: float) -> InMemoryDataset:
@@ -82,30 +71,3 @@ def test_the_stored_images_are_never_changed() -> None:
     before = dataset.images.clone()
     dataset.__getitems__(range(40))
     assert torch.equal(dataset.images, before)
-
-
-def test_the_order_is_a_function_of_seed_and_epoch() -> None:
-    clock = Clock()
-    sampler = EpochRandomSampler(range(50), 3, clock)
-    first = list(sampler)
-    assert sorted(first) == list(range(50))
-    assert list(sampler) == first
-    clock.now = 1
-    assert list(sampler) != first
-    clock.now = 0
-    assert list(sampler) == first
-    assert list(EpochRandomSampler(range(50), 4, clock)) != first
-
-
-def test_the_epoch_counts_when_the_first_index_is_drawn() -> None:
-    clock = Clock()
-    sampler = EpochRandomSampler(range(50), 0, clock)
-    early = iter(sampler)
-    clock.now = 5
-    assert list(early) == list(sampler)
-
-
-def test_lightning_takes_the_sampler_for_a_shuffling_one() -> None:
-    sampler = EpochRandomSampler(range(50), 0, Clock())
-    assert isinstance(sampler, RandomSampler)
-    assert len(sampler) == 50

@@ -5,16 +5,23 @@ import warnings
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from command_line import RUN, empty_folder, refused, run, run_whole_and_killed, small, spawn  # noqa: F401
+from command_line import (
+    RUN,
+    assert_equal_weights,
+    checkpoint,
+    killed_and_resumed,
+    on_two_processes,
+    refused_before_training,
+    run,
+    small,
+    weights,
+)
 
 from lightning_attractors.cli import command_line
 from lightning_attractors.linalg import ProductSpeed
 from lightning_attractors.optim import Muon
 from lightning_attractors.training import faster_precision, precision, warn_if_slow
-
-pytestmark = pytest.mark.usefixtures("empty_folder")
 
 LETTERS = [*small("sa_node_letters"), "--trainer.callbacks", "null"]
 MUON = ["--model.coupling", "projected", "--model.optimizers", "{coupling: {class_path: Muon}}"]
@@ -43,12 +50,8 @@ def saved(folder=RUN, name="config.yaml"):
     return yaml.safe_load((folder / name).read_text())
 
 
-def checkpoint(folder=RUN):
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)
-
-
-def muons_precision(folder=RUN):
-    (state,) = checkpoint(folder)["optimizer_states"]
+def muons_precision():
+    (state,) = checkpoint()["optimizer_states"]
     return state["members"][1]["param_groups"][0]["precision"]
 
 
@@ -62,9 +65,7 @@ def test_a_run_is_in_what_is_faster_and_its_saved_config_repeats_it_anywhere(fas
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         run("fit", "--config", RUN / "config.yaml")
-    again = Path("runs/test/version_1")
-    first, second = checkpoint()["state_dict"], checkpoint(again)["state_dict"]
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert_equal_weights(weights(Path("runs/test/version_1")), weights())
     slow = [str(warning.message) for warning in said if "25 times as long" in str(warning.message)]
     assert len(slow) == (faster == "bf16-mixed")
     assert all("--trainer.precision auto or 32-true" in line for line in slow)
@@ -84,18 +85,11 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(on_a_machine):
 
 def test_a_killed_run_with_muon_resumes_to_the_same_weights():
     settings = [*LETTERS, *MUON, "--trainer.max_epochs", 4, "--trainer.precision", "auto"]
-    run_whole_and_killed(settings, 2)
-    run("fit", *settings, "--ckpt_path", "last")
-    expected = checkpoint(Path("runs/whole/version_0"))["state_dict"]
-    assert all(torch.equal(value, expected[name]) for name, value in checkpoint()["state_dict"].items())
+    killed_and_resumed(settings, 2)
 
 
 def test_two_processes_choose_the_same():
-    process = spawn(
-        *("fit", *LETTERS, *MUON, "--trainer.precision", "auto"),
-        *("--trainer.devices", 2, "--trainer.strategy", "ddp"),
-    )
-    assert process.returncode == 0, process.stderr
+    process = on_two_processes("fit", *LETTERS, *MUON, "--trainer.precision", "auto")
     assert process.stderr.count("precision auto: ") == 1
     assert saved()["trainer"]["precision"] in ("32-true", "bf16-mixed")
 
@@ -132,5 +126,4 @@ def test_torchs_muon_has_its_full_name():
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(arguments, message):
-    assert message in refused("fit", *LETTERS, *arguments)
-    assert not list(Path().glob("runs/**/*.ckpt"))
+    assert message in refused_before_training(*LETTERS, *arguments)

@@ -1,4 +1,4 @@
-"""Small non-expansive networks, and what they are in float64."""
+"""Small operators and non-expansive networks, and what these are in float64."""
 
 import copy
 
@@ -15,6 +15,17 @@ from lightning_attractors.dynamics.nonexpansive import (
 )
 
 METHODS = ["euler", "heun", "rk4"]
+OPERATORS = {
+    "dense": lambda: DenseOperator(6, 4),
+    "zeros": lambda: ConvolutionOperator(2, 3, 3, (5, 4), "zeros"),
+    "circular": lambda: ConvolutionOperator(2, 3, 3, (5, 4), "circular"),
+}
+
+
+def domain(operator):
+    """The shape of one input."""
+    size = operator.image_size if isinstance(operator, ConvolutionOperator) else ()
+    return (operator.weight.shape[1], *size)
 
 
 def network(method="euler", activation="LeakyReLU", controlled=True, span=2.0, bias=0.1, scale=1.0):

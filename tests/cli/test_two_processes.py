@@ -1,0 +1,66 @@
+"""Runs on two processes: they measure what one does, train in mixed precision, and end together."""
+
+import pytest
+import torch
+from command_line import on_two_processes, run, small, spawn, weights
+
+LETTERS = small("sa_node_letters")
+CVFR_LETTERS = small("cvfr_letters")
+MIXED = ["--trainer.precision", "bf16-mixed"]
+CERTIFIED = ["--trainer.callbacks", "StabilityCertificate"]
+
+
+def table_of(output):
+    """The figures of the table that a run ends with, by their labels."""
+    rows = [line.split("│")[1:3] for line in output.splitlines() if line.startswith("│")]
+    return {label.strip(): value.strip() for label, value in rows if label.strip()}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("config", [LETTERS, [*CVFR_LETTERS, "--model.sigma", 0]], ids=["SANODE", "CVFR"])
+def test_two_processes_measure_what_one_does(config, precision, capsys):
+    settings = [*config, "--trainer.precision", precision, "--data.noise_test", 0.1]
+    settings += ["--model.coupling", "projected", "--model.steps", 20, "--trainer.max_epochs", 2]
+    process = on_two_processes("fit", *settings)
+    assert process.stdout.count("Run finished") == 1
+    together = table_of(process.stdout)
+    run("test", *settings, "--ckpt_path", "best")
+    rows = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    alone = {label.strip(): float(value) for label, value in rows if label.strip().startswith("test/")}
+    assert float(together["test accuracy"]) == pytest.approx(alone["test/accuracy"], abs=1e-4)
+    assert float(together["overlap m_f"]) == pytest.approx(alone["test/overlap"], abs=1e-4)
+
+
+def test_two_noisy_processes_in_mixed_precision():
+    process = on_two_processes("fit", *CVFR_LETTERS, *MIXED)
+    assert "sd over realisations" in table_of(process.stdout)
+
+
+@pytest.mark.parametrize(
+    "setting", ["--model.trades={steps: 2}", "--model.intervals={epsilon: 0.02, warmup: 0}"]
+)
+def test_two_processes_train_nmode_in_mixed_precision(setting):
+    settings = [*small("nmode_letters"), setting, "--trainer.max_epochs", 2]
+    process = on_two_processes("fit", *settings, *MIXED, *CERTIFIED)
+    assert "gain bounds" in process.stdout
+    assert weights()["layer.linear.weight"].abs().max() <= 0.2001
+
+
+@pytest.mark.parametrize("constrained", ["true", "false"])
+def test_two_processes_train_a_nonexpansive_network_in_mixed_precision(constrained):
+    settings = [*small("nonexpansive_letters"), "--model.constrained", constrained]
+    process = on_two_processes("fit", *settings, *MIXED, *CERTIFIED)
+    assert "gain bounds" in process.stdout
+    assert "recomputed" not in process.stderr
+    assert weights()["head.operator.weight"].dtype == torch.float32
+
+
+def test_a_loss_that_is_nan_on_one_rank_ends_all_with_one_line():
+    process = spawn(
+        *("fit", *LETTERS, "--trainer.devices", 2, "--trainer.strategy", "ddp"),
+        *("--trainer.callbacks+", "accidents.PoisonAt", "--trainer.callbacks.epoch", 0),
+        *("--trainer.callbacks.rank", 1),
+    )
+    assert process.returncode != 0
+    assert "error: loss is" in process.stderr
+    assert "Traceback" not in process.stderr
