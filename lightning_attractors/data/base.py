@@ -170,10 +170,10 @@ class InMemoryDataModule(L.LightningDataModule):
             return
         low, high = (end.item() for end in labels.aminmax())
         valid = f"must be classes from 0 to {self.num_classes - 1}"
-        require(0 <= low and high < self.num_classes, f"{name} labels", [low, high], valid)
+        require(low >= 0 and high < self.num_classes, f"{name} labels", [low, high], valid)
         if images.dtype != torch.uint8:
             low, high = (end.item() for end in images.aminmax())
-            require(0 <= low and high <= 1, f"{name} images", [low, high], "must be bytes, or from 0 to 1")
+            require(low >= 0 and high <= 1, f"{name} images", [low, high], "must be bytes, or from 0 to 1")
 
     def _train_batch_size(self) -> int:
         # a trainer with phases has a say of its own

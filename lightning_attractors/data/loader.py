@@ -1,4 +1,4 @@
-"""Loaders: of training, which can go on in the middle of an epoch, and of evaluation, which repeats no image."""
+"""Loaders: of training, which goes on in the middle of an epoch, and of evaluation, which repeats nothing."""
 
 from __future__ import annotations
 
