@@ -45,7 +45,7 @@ class ResumableLoader(DataLoader[tuple[Tensor, Tensor]]):
 
 
 class EvaluationLoader(DataLoader[tuple[Tensor, Tensor]]):
-    """A ``DataLoader`` in the order of the data, of which many processes see every image once.
+    """A ``DataLoader`` in the order of the data, of which many processes see every image equally often.
 
     It is whole until Lightning puts a ``DistributedSampler`` into it, which repeats images until all
     processes have as many, so that averages count some of them twice. Here a

@@ -36,8 +36,8 @@ class EpochRandomSampler(RandomSampler):
 class ShareSampler(DistributedSampler[Any]):
     """Every process's share of the indices, in order: rank, rank + world size, and so on, none of them twice.
 
-    Shares may differ by one, and are empty where there are fewer images than processes: what a step does must
-    not wait for other processes, and what an epoch does must not depend on there having been a step.
+    Shares may differ by one: what a step does must not wait for other processes. Of fewer images than
+    processes each has all, which leaves averages as they are; Lightning hangs where one process has none.
 
     Being a ``DistributedSampler``, it is left in place by Lightning.
 
@@ -53,7 +53,8 @@ class ShareSampler(DistributedSampler[Any]):
 
     def __init__(self, data_source: Any, rank: int, world_size: int) -> None:
         super().__init__(data_source, world_size, rank, shuffle=False)
-        self.share = range(rank, len(data_source), world_size)
+        count = len(data_source)
+        self.share = range(rank, count, world_size) if count >= world_size else range(count)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.share)

@@ -193,7 +193,7 @@ class AttractorClassifier(Classifier):
         images, labels = self.training_batch(batch, batch_idx)
         noise = self.noise(NoiseStream.TRAIN, self.global_step, batch_idx)
         loss = _squared_distance(self._final_state(images, noise), self.attractors[labels])
-        self.log_loss(loss)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

@@ -35,7 +35,7 @@ class CrossEntropyClassifier(Classifier):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = self.training_batch(batch, batch_idx)
         loss = functional.cross_entropy(self.training_logits(images), labels)
-        self.log_loss(loss)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def training_logits(self, inputs: Tensor) -> Tensor:

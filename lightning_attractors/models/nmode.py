@@ -155,7 +155,7 @@ class NMODE(CrossEntropyClassifier):
                 tau = self.tau()
             loss = loss + self.gain_penalty * tau
             self.log("train/tau", tau)
-        self.log_loss(loss)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def classification_loss(self, images: Tensor, labels: Tensor, batch_idx: int) -> Tensor:

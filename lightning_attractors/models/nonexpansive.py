@@ -189,7 +189,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = self.training_batch(batch, batch_idx)
         loss = self.margin_loss(self(images), labels)
-        self.log_loss(loss)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def margin_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
