@@ -85,7 +85,7 @@ def test_two_processes_train_a_nonexpansive_network_in_mixed_precision(constrain
 
 def test_a_loss_that_is_nan_on_one_rank_ends_all_with_one_line():
     process = spawn(
-        *("fit", *LETTERS, "--trainer.devices", 2, "--trainer.strategy", "ddp"),
+        *("fit", *LETTERS, "--data.batch_size", 5, "--trainer.devices", 2, "--trainer.strategy", "ddp"),
         *("--trainer.callbacks+", "accidents.PoisonAt", "--trainer.callbacks.epoch", 0),
         *("--trainer.callbacks.rank", 1),
     )
