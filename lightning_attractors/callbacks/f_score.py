@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -60,6 +60,7 @@ class FScore(Callback):
         on_collapse: what to do then: ``warn`` once, ``stop`` the whole training or ``raise``.
         every_n_epochs: how often to look, at least 1; under a ``TwoPhaseTrainer`` at the end of the filter
             phase too, and not after it.
+        unpack_batch: takes a batch to images (B, C, H, W) and whatever else; by default its first element.
 
     Raises:
         SettingError: before training, if a setting is out of range or the module has no filters.
@@ -74,6 +75,7 @@ class FScore(Callback):
         threshold: float = 0.15,
         on_collapse: Collapse = "warn",
         every_n_epochs: int = 1,
+        unpack_batch: Callable[[Any], Sequence[Any]] | None = None,
     ) -> None:
         require(tolerance > 0, "tolerance", tolerance, "must be above 0")
         require(p is None or p >= 1, "p", p, "must be at least 1")
@@ -86,6 +88,7 @@ class FScore(Callback):
         self.threshold = threshold
         self.on_collapse = on_collapse
         self.every_n_epochs = every_n_epochs
+        self.unpack_batch = unpack_batch
         self._filters = operator.attrgetter(filters) if isinstance(filters, str) else filters
         self._previous: Tensor | None = None
         self._images: Tensor | None = None
@@ -116,7 +119,7 @@ class FScore(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx == 0 and currents_of(pl_module) is not None:
-            images = batch[0]
+            images = _begins_with_images(batch) if self.unpack_batch is None else self.unpack_batch(batch)[0]
             # Other things than images may be trained on, such as features computed before.
             fits = images.ndim == 4 and images.shape[1] == self.filters(pl_module).shape[1]
             self._images = images[:_IMAGES] if fits else None
@@ -203,3 +206,15 @@ class FScore(Callback):
         if not self._warned:
             rank_zero_warn(message)
         self._warned = True
+
+
+def _begins_with_images(batch: Any) -> Tensor:
+    """The first element of a batch.
+
+    Raises:
+        SettingError: if that is no tensor.
+    """
+    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
+        return batch[0]
+    kind = f"batches of {sorted(batch)}" if isinstance(batch, dict) else type(batch).__name__
+    raise SettingError("FScore.unpack_batch", None, f"must be a callable that takes {kind} to (images, ...)")

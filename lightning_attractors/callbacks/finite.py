@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NoReturn
 
 import lightning as L
@@ -12,12 +13,15 @@ from torch.optim import Optimizer
 from lightning_attractors.contracts import divergence_hint, gradient_scaler
 from lightning_attractors.errors import NonFiniteError
 
+_RECORDS = {"best", "min", "minimum", "lowest", "smallest"}
+
 
 class FiniteLoss(Callback):
     """Stops training before a value that is not finite reaches the weights or a checkpoint.
 
     The loss is checked before the backward pass, the gradients before the optimizer step (unless a gradient
-    scaler deals with them) and the logged losses before an epoch's checkpoints are written.
+    scaler deals with them) and the logged losses before an epoch's checkpoints are written: metrics with the
+    word ``loss`` in their name, but for records such as ``best_val_loss``.
 
     Works with any module; one that has a ``divergence_hint`` names the settings to look at.
 
@@ -42,8 +46,14 @@ class FiniteLoss(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for name, value in trainer.callback_metrics.items():
-            if "loss" in name:
+            if _is_loss(name):
                 _check(trainer, pl_module, name, value)
+
+
+def _is_loss(name: str) -> bool:
+    """Whether a metric is a loss of this epoch, and not a record of the past, which may start at infinity."""
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    return "loss" in words and not words & _RECORDS
 
 
 def _check(trainer: L.Trainer, module: L.LightningModule, name: str, value: Tensor) -> None:

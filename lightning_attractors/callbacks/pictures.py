@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lightning as L
@@ -20,6 +20,7 @@ from lightning_attractors.callbacks.drawings import (
     draw_triples,
 )
 from lightning_attractors.callbacks.output import log_figure, run_folder, write_atomically
+from lightning_attractors.callbacks.robustness_trainer import pairs
 from lightning_attractors.contracts import (
     Pictured,
     class_names_of,
@@ -46,21 +47,28 @@ class AttractorPictures(Callback):
     deviation over time.
 
     The module needs ``equilibria() -> (K, N)``, one per class, ``states(images)``, which gives the states
-    (B, N) over time, and the step length ``dt``; its batches are images (B, C, H, W) and labels (B,).
+    (B, N) over time, and the step length ``dt``.
 
     Args:
         every_n_epochs: how often to draw while training, at least 1.
         num_images: how many images to follow, at least 1.
+        unpack_batch: takes a batch to images (B, C, H, W) and labels (B,); by default its first two elements.
 
     Raises:
         SettingError: before training, if a setting is out of range or the module lacks one of the above.
     """
 
-    def __init__(self, every_n_epochs: int = 5, num_images: int = 3) -> None:
+    def __init__(
+        self,
+        every_n_epochs: int = 5,
+        num_images: int = 3,
+        unpack_batch: Callable[[Any], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
         require(every_n_epochs >= 1, "every_n_epochs", every_n_epochs, "must be at least 1")
         require(num_images >= 1, "num_images", num_images, "must be at least 1")
         self.every_n_epochs = every_n_epochs
         self.num_images = num_images
+        self.unpack_batch = unpack_batch or pairs
         self._samples: tuple[Tensor, Tensor] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -121,7 +129,7 @@ class AttractorPictures(Callback):
 
     def _keep(self, trainer: L.Trainer, _: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         if batch_idx == 0 and dataloader_idx == 0:
-            images, labels = batch
+            images, labels = self.unpack_batch(batch)
             # The first image of each class, as far as they go, rather than the first images.
             first = [int((labels == label).nonzero()[0]) for label in labels.unique()[: self.num_images]]
             self._samples = (images[first], labels[first])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_attractors.contracts.protocols import (
     FilterPhase,
@@ -164,8 +164,11 @@ def gain_bounds_of(module: Any) -> Callable[[], Mapping[str, float]] | None:
 
 
 def divergence_hint(module: Any) -> str:
-    """What to change when a module's loss is not finite."""
-    return str(getattr(module, "divergence_hint", "lower the learning rate"))
+    """What to change when a module's loss is not finite: its weights, if they were loaded and are not."""
+    hint = str(getattr(module, "divergence_hint", "lower the learning rate"))
+    parameters = module.named_parameters() if isinstance(module, nn.Module) else ()
+    bad = next((name for name, weight in parameters if not bool(weight.detach().isfinite().all())), None)
+    return hint if bad is None else f"{bad} is not finite: load other weights if it was loaded, else {hint}"
 
 
 def monitored(module: Any) -> tuple[str | None, Literal["max", "min"]]:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from lightning_attractors.contracts import phases_of
 from lightning_attractors.data.dataset import InMemoryDataset
 from lightning_attractors.data.generators import Stream, keyed_generator
-from lightning_attractors.data.loader import ResumableLoader
+from lightning_attractors.data.loader import EvaluationLoader, ResumableLoader
 from lightning_attractors.data.sampler import EpochRandomSampler
 from lightning_attractors.data.transforms import to_unit_range
 from lightning_attractors.errors import require
@@ -45,8 +45,8 @@ class InMemoryDataModule(L.LightningDataModule):
     ``setup``, from a generator keyed by the seed and the split, so it depends neither on the batch size nor
     on the number of devices. Validation images carry the *training* noise level, so that a checkpoint is
     chosen on the distribution that was trained for; test images carry ``noise_test``. Only training images
-    are shifted or flipped. A batch is ``(images, labels)``: float32 in [0, 1] of shape (B, C, H, W), and
-    int64 of shape (B,).
+    are shifted or flipped. Of several processes each evaluates a share, so that every image counts once.
+    A batch is ``(images, labels)``: float32 in [0, 1] of shape (B, C, H, W), and int64 of shape (B,).
 
     A subclass sets ``image_shape`` on the class, sets ``num_classes`` and ``class_names`` there or in its
     constructor, and writes :meth:`load_splits`.
@@ -110,6 +110,8 @@ class InMemoryDataModule(L.LightningDataModule):
         if self.datasets:
             return
         train, val, test = self.load_splits()
+        for name, split in (("train", train), ("val", val), ("test", test)):
+            self._check(name, split)
         self.datasets = {
             "train": InMemoryDataset(
                 *train,
@@ -147,13 +149,31 @@ class InMemoryDataModule(L.LightningDataModule):
         return self._eval_dataloader("test")
 
     def _eval_dataloader(self, split: str) -> DataLoader[tuple[Tensor, Tensor]]:
-        return DataLoader(self.datasets[split], batch_size=self.eval_batch_size, **_loader_options())
+        return EvaluationLoader(self.datasets[split], batch_size=self.eval_batch_size, **_loader_options())
 
     def _with_fixed_noise(self, data: Labelled, fraction: float, split: int) -> InMemoryDataset:
         if fraction == 0:
             return InMemoryDataset(*data)  # bytes take a quarter of the memory of floats
         generator = keyed_generator(Stream.FIXED_NOISE, self.seed, split)
         return InMemoryDataset(replace_pixels(to_unit_range(data.images), fraction, generator), data.labels)
+
+    def _check(self, name: str, data: Labelled) -> None:
+        """Check once what every batch relies on.
+
+        Raises:
+            SettingError: if images are not of ``image_shape`` or not in [0, 1], or labels are no classes.
+        """
+        images, labels = data
+        shape, valid = tuple(images.shape), f"must be one label for each, of shape (n, *{self.image_shape})"
+        require(shape == (len(labels), *self.image_shape), f"{name} images", shape, valid)
+        if not len(labels):
+            return
+        low, high = (end.item() for end in labels.aminmax())
+        valid = f"must be classes from 0 to {self.num_classes - 1}"
+        require(low >= 0 and high < self.num_classes, f"{name} labels", [low, high], valid)
+        if images.dtype != torch.uint8:
+            low, high = (end.item() for end in images.aminmax())
+            require(low >= 0 and high <= 1, f"{name} images", [low, high], "must be bytes, or from 0 to 1")
 
     def _train_batch_size(self) -> int:
         # a trainer with phases has a say of its own

@@ -1,4 +1,4 @@
-"""The training loader, which can go on in the middle of an epoch."""
+"""Loaders: of training, which goes on in the middle of an epoch, and of evaluation, which repeats nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from itertools import islice
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from lightning_attractors.data.sampler import ShareSampler
 
 
 class ResumableLoader(DataLoader[tuple[Tensor, Tensor]]):
@@ -40,3 +42,22 @@ class ResumableLoader(DataLoader[tuple[Tensor, Tensor]]):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Serve the rest of the interrupted epoch first."""
         self._resuming = True
+
+
+class EvaluationLoader(DataLoader[tuple[Tensor, Tensor]]):
+    """A ``DataLoader`` in the order of the data, of which many processes see every image equally often.
+
+    It is whole until Lightning puts a ``DistributedSampler`` into it, which repeats images until all
+    processes have as many, so that averages count some of them twice. Here a
+    :class:`~lightning_attractors.data.sampler.ShareSampler` takes its place.
+
+    Args:
+        dataset: what is served.
+        sampler: chooses the images; all of them, in order, if not given.
+        kwargs: as for ``torch.utils.data.DataLoader``.
+    """
+
+    def __init__(self, dataset: Dataset[tuple[Tensor, Tensor]], sampler: Any = None, **kwargs: Any) -> None:
+        if isinstance(sampler, DistributedSampler):
+            sampler = ShareSampler(sampler.dataset, sampler.rank, sampler.num_replicas)
+        super().__init__(dataset, sampler=sampler, **kwargs)

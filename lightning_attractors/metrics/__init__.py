@@ -7,11 +7,13 @@ from lightning_attractors.metrics.attractors import (
     Overlap,
     TrajectoryError,
 )
+from lightning_attractors.metrics.batches import BatchCheck
 from lightning_attractors.metrics.filters import converged_filters, f_score, negative_share, positive_share
 
 __all__ = [
     "AccuracySpread",
     "AttractorAccuracy",
+    "BatchCheck",
     "DistanceAccuracy",
     "Overlap",
     "TrajectoryError",

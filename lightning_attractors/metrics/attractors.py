@@ -1,4 +1,7 @@
-"""How close final states come to their attractors, as sums over the global batch."""
+"""How close final states come to their attractors, as sums over the global batch.
+
+Sums are replaced, not changed in place: one that was reset in inference mode could not be outside of it.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,8 @@ class _Share(Metric):
 
     def update(self, states: Tensor, attractors: Tensor) -> None:
         """Count final states (B, N) against the attractors (B, N) of their classes."""
-        self.hits += self._counts(states, attractors).sum()
-        self.total += len(states)
+        self.hits = self.hits + self._counts(states, attractors).sum()
+        self.total = self.total + len(states)
 
     def compute(self) -> Tensor:
         """The share, in [0, 1]."""
@@ -105,8 +108,9 @@ class AccuracySpread(Metric):
 
     def update(self, correct: Tensor, realisation: int) -> None:
         """Count correct predictions (B,), boolean, of one realisation."""
-        self.hits[realisation] += correct.sum()
-        self.total[realisation] += len(correct)
+        chosen = torch.arange(len(self.hits), device=self.hits.device) == realisation
+        self.hits = self.hits + chosen * correct.sum()
+        self.total = self.total + chosen * len(correct)
 
     def compute(self) -> Tensor:
         """The sample standard deviation of the accuracies, in [0, 1]."""
@@ -132,8 +136,8 @@ class Overlap(Metric):
     def update(self, states: Tensor, attractors: Tensor) -> None:
         """Add final states (B, N) and the attractors (B, N) of their classes."""
         products = (states * attractors).sum(dim=1) / attractors.square().sum(dim=1)
-        self.sum += products.sum()
-        self.total += len(states)
+        self.sum = self.sum + products.sum()
+        self.total = self.total + len(states)
 
     def compute(self) -> Tensor:
         """The mean overlap."""
@@ -159,8 +163,8 @@ class TrajectoryError(Metric):
 
     def update(self, errors: Tensor) -> None:
         """Add squared distances (T, B) of B states to their attractors, at each time."""
-        self.sum += errors.sum(dim=1)
-        self.total += errors.shape[1]
+        self.sum = self.sum + errors.sum(dim=1)
+        self.total = self.total + errors.shape[1]
 
     def compute(self) -> Tensor:
         """MSE(t), shape (T,)."""

@@ -62,6 +62,8 @@ class AttractorClassifier(Classifier):
     monitor = "val/accuracy"
     divergence_hint = "lower the learning rate (model.optimizer, model.optimizers) or model.dt"
     attractors: Tensor
+    val_metrics: AttractorMetrics
+    test_metrics: AttractorMetrics
 
     def __init__(
         self,
@@ -76,9 +78,9 @@ class AttractorClassifier(Classifier):
         num_realisations: int = 1,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
-        super().__init__(**optimization)
+        super().__init__(num_classes=len(attractors), **optimization)
         require(len(attractors) >= 2, "num_classes", len(attractors), "must be at least 2")
-        require(dt > 0, "dt", dt, "must be above 0")
+        require(0 < dt < math.inf, "dt", dt, "must be finite and above 0")
         require(steps >= 1, "steps", steps, "must be at least 1")
         require(eval_steps is None or eval_steps >= 1, "eval_steps", eval_steps, "must be at least 1")
         require(integrator in STEPS, "integrator", integrator, f"must be one of {sorted(STEPS)}")
@@ -188,37 +190,37 @@ class AttractorClassifier(Classifier):
         return torch.stack(logits).mean(dim=0)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
+        images, labels = self.training_batch(batch, batch_idx)
         noise = self.noise(NoiseStream.TRAIN, self.global_step, batch_idx)
         loss = _squared_distance(self._final_state(images, noise), self.attractors[labels])
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
+        images, labels = self.evaluation_batch(batch)
         for r in range(self.num_realisations):
             final = self._final_state(images, self.noise(NoiseStream.VALIDATION, batch_idx, r))
-            self.val_metrics.update(self.logits_of(final), final, self.attractors[labels], labels, r)
-        self._log_metrics("val", self.val_metrics)
+            self._measure(self.val_metrics, final, self.attractors[labels], labels, r)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
+        images, labels = self.evaluation_batch(batch)
         targets = self.attractors[labels]
         for r in range(self.num_realisations):
             errors = []
             for state in self._states(images, self.eval_steps, self.noise(NoiseStream.TEST, batch_idx, r)):
                 errors.append((state - targets).square().sum(dim=1))
             self.test_errors.update(torch.stack(errors))
-            self.test_metrics.update(self.logits_of(state), state, targets, labels, r)
-        self._log_metrics("test", self.test_metrics)
+            self._measure(self.test_metrics, state, targets, labels, r)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Logits of a batch of images, or of images with labels."""
-        images: Tensor = batch[0] if isinstance(batch, tuple | list) else batch
-        logits: Tensor = self(images)
-        return logits
+    def _measure(
+        self, metrics: AttractorMetrics, states: Tensor, targets: Tensor, labels: Tensor, realisation: int
+    ) -> None:
+        logits = self.logits_of(states)
+        self.note_logits(logits)
+        metrics.update(logits, states, targets, labels, realisation)
 
     def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
         self.test_errors.reset()
 
     def mse_over_time(self) -> Tensor:
@@ -233,11 +235,6 @@ class AttractorClassifier(Classifier):
             valid = "what plants the attractors must be as it was: patterns, block, eigenvalue, c, gain or a"
             raise SettingError("ckpt_path", "a checkpoint with other attractors", valid)
 
-    def _log_metrics(self, stage: str, metrics: AttractorMetrics) -> None:
-        for name, metric in metrics.named_children():
-            shown = f"{stage}/{name}" == self.monitor
-            self.log(f"{stage}/{name}", cast(Metric, metric), on_epoch=True, prog_bar=shown)
-
 
 class AttractorMetrics(nn.Module):
     """The metrics of one stage; their names are the names they are logged by.
@@ -248,7 +245,8 @@ class AttractorMetrics(nn.Module):
 
     def __init__(self, num_classes: int, num_realisations: int, closeness: dict[str, Metric]) -> None:
         super().__init__()
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        # labels have been checked, and to check them again would wait for the device at every batch
+        self.accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.loss = MeanMetric()
         self._comparing = ["overlap", *closeness]
         for name, metric in {"overlap": Overlap(), **closeness}.items():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, TypedDict
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable
 
 from lightning_attractors.contracts import awaits_length, phases_of, watched_metric
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.models.measured import MeasuredModule
 from lightning_attractors.optim import OptimizerCallable, build_optimizer
 
 
@@ -31,7 +31,7 @@ class OptimizationSettings(FurtherOptimizationSettings, total=False):
 OPTIMIZATION_SETTINGS = list(OptimizationSettings.__annotations__)
 
 
-class Classifier(L.LightningModule):
+class Classifier(MeasuredModule):
     """Base of all models: ``forward(images) -> logits``, images in [0, 1] of shape (B, C, H, W).
 
     Args:
@@ -40,6 +40,7 @@ class Classifier(L.LightningModule):
         lr_scheduler: makes the learning-rate scheduler from the optimiser; epochs of an earlier phase of the
             training do not count.
         lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
+        num_classes: K, to check labels with; None where they are anything.
     """
 
     divergence_hint = "lower the learning rate (model.optimizer)"
@@ -50,8 +51,9 @@ class Classifier(L.LightningModule):
         optimizers: dict[str, OptimizerCallable] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["step", "epoch"] = "epoch",
+        num_classes: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes)
         self.optimizer_factory = optimizer
         self.optimizer_factories = optimizers or {}
         self.scheduler_factory = lr_scheduler
@@ -100,6 +102,10 @@ class Classifier(L.LightningModule):
         written_by = checkpoint.get("model_class", type(self).__name__)
         if written_by != type(self).__name__:
             raise SettingError("ckpt_path", written_by, f"must be a checkpoint of {type(self).__name__}")
+        for name, _ in self.named_parameters():
+            value = checkpoint["state_dict"].get(name)
+            if value is not None and not bool(value.isfinite().all()):
+                raise SettingError("ckpt_path", f"a checkpoint whose {name} is not finite", "must be finite")
         ours = {name: tuple(value.shape) for name, value in self.state_dict().items()}
         theirs = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
         for name in sorted(ours.keys() | theirs.keys()):

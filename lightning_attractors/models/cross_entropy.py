@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_attractors.keywords import Unpack
@@ -22,17 +22,20 @@ class CrossEntropyClassifier(Classifier):
     """
 
     monitor = "val/accuracy"
+    val_metrics: nn.ModuleDict
+    test_metrics: nn.ModuleDict
 
     def __init__(self, num_classes: int, **optimization: Unpack[OptimizationSettings]) -> None:
-        super().__init__(**optimization)
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.val_loss = MeanMetric()
-        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        super().__init__(num_classes=num_classes, **optimization)
+        # labels have been checked, and to check them again would wait for the device at every batch
+        accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.val_metrics = nn.ModuleDict({"accuracy": accuracy, "loss": MeanMetric()})
+        self.test_metrics = nn.ModuleDict({"accuracy": accuracy.clone()})
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
+        images, labels = self.training_batch(batch, batch_idx)
         loss = functional.cross_entropy(self.training_logits(images), labels)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def training_logits(self, inputs: Tensor) -> Tensor:
@@ -41,23 +44,16 @@ class CrossEntropyClassifier(Classifier):
         return logits
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.validate(*batch)
-
-    def validate(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Log accuracy and loss of a validation batch, and give its logits (B, K)."""
-        logits: Tensor = self(images)
-        self.val_accuracy.update(logits, labels)
-        self.val_loss.update(functional.cross_entropy(logits, labels), weight=len(labels))
-        self.log("val/accuracy", self.val_accuracy, on_epoch=True, prog_bar=True)
-        self.log("val/loss", self.val_loss, on_epoch=True)
-        return logits
+        self.measure(self.val_metrics, *self.evaluation_batch(batch))
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        self.test_accuracy.update(self(images), labels)
-        self.log("test/accuracy", self.test_accuracy, on_epoch=True)
+        self.measure(self.test_metrics, *self.evaluation_batch(batch))
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Logits of a batch of images, or of images with labels."""
-        logits: Tensor = self(batch[0] if isinstance(batch, tuple | list) else batch)
+    def measure(self, metrics: nn.ModuleDict, images: Tensor, labels: Tensor) -> Tensor:
+        """Add a batch to the accuracy, and to the loss where it is one of the metrics; its logits (B, K)."""
+        logits: Tensor = self(images)
+        self.note_logits(logits)
+        cast(Metric, metrics["accuracy"]).update(logits, labels)
+        if "loss" in metrics:
+            cast(Metric, metrics["loss"]).update(functional.cross_entropy(logits, labels), weight=len(labels))
         return logits

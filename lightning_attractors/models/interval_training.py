@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -34,8 +35,8 @@ class IntervalTraining:
     def __post_init__(self) -> None:
         valid = "must be above 0 and at most 1"
         require(0 < self.epsilon <= 1, "intervals.epsilon", self.epsilon, valid)
-        require(self.warmup >= 0, "intervals.warmup", self.warmup, "must be at least 0")
-        require(self.ramp >= 0, "intervals.ramp", self.ramp, "must be at least 0")
+        require(0 <= self.warmup < math.inf, "intervals.warmup", self.warmup, "must be finite and at least 0")
+        require(0 <= self.ramp < math.inf, "intervals.ramp", self.ramp, "must be finite and at least 0")
         valid = "must be from 0 to 1"
         require(0 <= self.kappa_end <= 1, "intervals.kappa_end", self.kappa_end, valid)
 

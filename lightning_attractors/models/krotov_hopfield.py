@@ -161,6 +161,10 @@ class KrotovHopfield(ConvolutionalClassifier):
         """What can be computed once for images (B, C, H, W) that stay as they are while filters do."""
         return self.pooled(images)
 
+    @property
+    def batches_hold_images(self) -> bool:
+        return not self.trains_on_features
+
     def training_logits(self, inputs: Tensor) -> Tensor:
         return self.head(inputs) if self.trains_on_features else self(inputs)
 
@@ -232,5 +236,7 @@ def _read_filters(path: str, like: Tensor, p: float) -> Tensor:
         raise SettingError("filters_from", path, "must be a file of save_filters, and whole") from error
     problem = f"holds filters of shape {shapes[0]}, this model needs shape {shapes[1]}"
     require(shapes[0] == shapes[1], "filters_from", path, problem)
+    finite = bool(filters.isfinite().all())
+    require(finite, "filters_from", path, "holds filters that are not finite: take others")
     require(theirs == p, "filters_from", path, f"holds filters learned with p={theirs}, this model has p={p}")
     return filters

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_attractors.certificates import (
@@ -121,11 +121,13 @@ class NMODE(CrossEntropyClassifier):
         if trades is not None:
             require(intervals is None, "trades", trades, "must be null where intervals are given")
             self.monitor = "val/robust_accuracy"
-            self.val_robust_accuracy = MulticlassAccuracy(num_classes, average="micro")
+            robust = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+            self.val_metrics["robust_accuracy"] = robust
         if intervals is not None:
             propagate(self.features, *torch.zeros(2, 1, *image_shape))  # refuses layers it does not know
             self.monitor = "val/certified_accuracy"
-            self.val_certified_accuracy, self.test_certified_accuracy = MeanMetric(), MeanMetric()
+            self.val_metrics["certified_accuracy"] = MeanMetric()
+            self.test_metrics["certified_accuracy"] = MeanMetric()
         self.constrain_()
 
     def _save_settings(self) -> None:
@@ -152,7 +154,7 @@ class NMODE(CrossEntropyClassifier):
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
+        images, labels = self.training_batch(batch, batch_idx)
         loss = self.classification_loss(images, labels, batch_idx)
         if isinstance(self.layer, NMODELayer):
             # without a penalty τ is only logged, which needs no graph
@@ -160,7 +162,7 @@ class NMODE(CrossEntropyClassifier):
                 tau = self.tau()
             loss = loss + self.gain_penalty * tau
             self.log("train/tau", tau)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def classification_loss(self, images: Tensor, labels: Tensor, batch_idx: int) -> Tensor:
@@ -200,26 +202,24 @@ class NMODE(CrossEntropyClassifier):
         return margins(self.features, self.head, lower, upper, labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        super().validation_step(batch, batch_idx)
-        images, labels = batch
+        images, labels = self.evaluation_batch(batch)
+        self.measure(self.val_metrics, images, labels)
         if self.trades is not None:
-            self.val_robust_accuracy.update(self(self.attacked(images, _VALIDATION, batch_idx)), labels)
-            self.log("val/robust_accuracy", self.val_robust_accuracy, on_epoch=True, prog_bar=True)
+            robust = cast(Metric, self.val_metrics["robust_accuracy"])
+            robust.update(self(self.attacked(images, _VALIDATION, batch_idx)), labels)
         if self.intervals is not None:
             certified = is_certified(self.margins(images, labels, self.intervals.epsilon), labels)
-            self.val_certified_accuracy.update(certified.float())
-            self.log("val/certified_accuracy", self.val_certified_accuracy, on_epoch=True, prog_bar=True)
+            cast(Metric, self.val_metrics["certified_accuracy"]).update(certified.float())
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        super().test_step(batch, batch_idx)
+        images, labels = self.evaluation_batch(batch)
+        self.measure(self.test_metrics, images, labels)
         if self.intervals is not None:
-            images, labels = batch
             parts, epsilon = (self.features, self.head), self.intervals.epsilon
             with summing_products(images.device):
                 self._require_faithful(images)
                 certified = interval_verified(*parts, images, labels, epsilon, bounds=self.certified_box)
-            self.test_certified_accuracy.update(certified.float())
-            self.log("test/certified_accuracy", self.test_certified_accuracy, on_epoch=True)
+            cast(Metric, self.test_metrics["certified_accuracy"]).update(certified.float())
 
     def tau(self) -> Tensor:
         """τ = max_i Σ_j |w_ij|, the L∞ norm of W."""

@@ -6,12 +6,12 @@ import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from lightning_attractors.certificates import (
     NormName,
@@ -141,7 +141,8 @@ class NonexpansiveNet(CrossEntropyClassifier):
             layers[f"dense_block{block}"] = self._block(DenseOperator(features, dense_width))
         self.layers = nn.Sequential(layers)
         self.head = self._linear(DenseOperator(features, num_classes))
-        self.val_certified_accuracy, self.test_certified_accuracy = MeanMetric(), MeanMetric()
+        self.val_metrics["certified_accuracy"] = MeanMetric()
+        self.test_metrics["certified_accuracy"] = MeanMetric()
         if constrained:
             self.monitor = "val/certified_accuracy"
 
@@ -183,7 +184,14 @@ class NonexpansiveNet(CrossEntropyClassifier):
 
     def _block(self, operator: Operator) -> GradientFlow:
         substeps = None if self.constrained else 1
-        return GradientFlow(operator, self.span, self.activation, self.method, substeps)
+        block = GradientFlow(operator, self.span, self.activation, self.method, substeps)
+        if self.constrained:
+            # An orthogonal A, whose norm is 1 but for rounding, would take two half steps where one is due.
+            # After the first A x is 0 but for rounding: the slope of ReLU there would be anyone's choice.
+            most = 1.0 if self.max_substeps is None else min(1.0, block.radius(self.max_substeps))
+            if operator.norm_bound() > most:
+                operator.retract_(most)
+        return block
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W) in [0, 1], differentiable in the images."""
@@ -191,9 +199,9 @@ class NonexpansiveNet(CrossEntropyClassifier):
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
+        images, labels = self.training_batch(batch, batch_idx)
         loss = self.margin_loss(self(images), labels)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def margin_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -207,20 +215,18 @@ class NonexpansiveNet(CrossEntropyClassifier):
         return functional.cross_entropy(logits.scatter_add(1, columns, lowered), labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        untempered = self.validate(images, labels).double() * self.temperature
+        images, labels = self.evaluation_batch(batch)
+        untempered = self.measure(self.val_metrics, images, labels).double() * self.temperature
         constants = pair_constants(self.head, math.prod(lipschitz_bounds(self.layers).values()))
         radii = pair_radii(untempered, labels, constants)
-        self.val_certified_accuracy.update((radii >= self.radius).float())
-        self.log("val/certified_accuracy", self.val_certified_accuracy, on_epoch=True, prog_bar=True)
+        cast(Metric, self.val_metrics["certified_accuracy"]).update((radii >= self.radius).float())
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        super().test_step(batch, batch_idx)
-        images, labels = batch
+        images, labels = self.evaluation_batch(batch)
+        self.measure(self.test_metrics, images, labels)
         with summing_products(images.device):
             certified = self.certified_radii(images, labels) >= self.radius
-        self.test_certified_accuracy.update(certified.float())
-        self.log("test/certified_accuracy", self.test_certified_accuracy, on_epoch=True)
+        cast(Metric, self.test_metrics["certified_accuracy"]).update(certified.float())
 
     def certified_radii(self, images: Tensor, labels: Tensor) -> Tensor:
         """L2 radii within which images (B, C, H, W) are proved to keep their labels (B,).

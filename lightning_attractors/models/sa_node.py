@@ -69,8 +69,8 @@ class SANODE(AttractorClassifier):
         block: int | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
-        require(a > 0, "a", a, "must be above 0")
-        require(gamma > 0, "gamma", gamma, "must be above 0")
+        require(0 < a < math.inf, "a", a, "must be finite and above 0")
+        require(0 < gamma < math.inf, "gamma", gamma, "must be finite and above 0")
         num_nodes = math.prod(image_shape)
         super().__init__(
             attractors=block_patterns(num_classes, num_nodes, low=-a, high=a, block=block),
@@ -143,7 +143,7 @@ class SANODE(AttractorClassifier):
         Raises:
             SettingError: if ``time`` or ``dt`` is not above 0.
         """
-        require(time > 0, "time", time, "must be above 0")
-        require(dt > 0, "dt", dt, "must be above 0")
+        require(0 < time < math.inf, "time", time, "must be finite and above 0")
+        require(0 < dt < math.inf, "dt", dt, "must be finite and above 0")
         count = max(1, round(time / dt))
         return integrate(reverse(self.field()), final, time / count, count, rk4)

@@ -236,3 +236,15 @@ def test_modules_without_filters_and_settings_out_of_range_are_refused(tmp_path)
     ):
         with pytest.raises(SettingError, match=next(iter(settings))):
             FScore(**settings)
+
+
+def test_batches_that_do_not_begin_with_images_need_a_callable(tmp_path, logged):
+    loader = torch.utils.data.DataLoader([{"pixels": image} for image in IMAGES], batch_size=4)
+    trainer = quiet_trainer(tmp_path, [FScore()], max_epochs=1)
+    with pytest.raises(SettingError, match=r"FScore.unpack_batch=None: .* batches of \['pixels'\] to"):
+        trainer.fit(WithCurrents(lambda filters, epoch: filters), loader)
+    unpacking = FScore(unpack_batch=lambda batch: (batch["pixels"],))
+    quiet_trainer(tmp_path, [unpacking], max_epochs=1).fit(
+        WithCurrents(lambda filters, epoch: filters), loader
+    )
+    assert "filters/activity_unconverged" in logged[-1]

@@ -31,6 +31,27 @@ class Diverges(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Records(Diverges):
+    """Logs the best loss before there is one."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("best_val_loss", torch.tensor(torch.inf))
+
+
+def test_a_record_that_has_not_begun_stops_nothing(tmp_path):
+    trainer = quiet_trainer(tmp_path, [FiniteLoss()], max_epochs=1)
+    trainer.fit(Records("no way"), torch.ones(4, 2), torch.ones(1, 2))
+    assert trainer.global_step == 4
+
+
+def test_weights_that_were_not_finite_from_the_start_are_named(tmp_path):
+    module = Diverges("no way")
+    with torch.no_grad():
+        module.layer.weight[0, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"layer\.weight is not finite: load other weights"):
+        quiet_trainer(tmp_path, [FiniteLoss()], max_epochs=1).fit(module, torch.ones(4, 2))
+
+
 @pytest.mark.parametrize(
     ("way", "message"),
     [

@@ -41,6 +41,27 @@ def test_a_noisy_model_has_its_realisations_drawn(tmp_path):
     assert spread[-1] < 0.02 * spread.max()
 
 
+class OfDicts(SANODE):
+    def validation_step(self, batch, batch_idx):
+        return super().validation_step((batch["image"], batch["label"]), batch_idx)
+
+
+def test_batches_that_are_no_pairs_need_a_callable():
+    loader = torch.utils.data.DataLoader(
+        [{"image": torch.rand(1, 7, 7), "label": k} for k in range(3)], batch_size=3
+    )
+    for unpack in (None, lambda batch: (batch["image"], batch["label"])):
+        pictures = AttractorPictures(unpack_batch=unpack)
+        trainer = quiet_trainer(None, [pictures])
+        if unpack is None:
+            with pytest.raises(SettingError, match=r"unpack_batch=None: .* batches of \['image', 'label'\]"):
+                trainer.validate(OfDicts(3, (1, 7, 7), steps=2), loader, verbose=False)
+        else:
+            model = OfDicts(3, (1, 7, 7), steps=2)
+            trainer.validate(model, loader, verbose=False)
+            assert "final_states" in pictures.figures(model)
+
+
 class Plain(L.LightningModule):
     def test_step(self, batch, batch_idx):
         """Nothing to see here."""

@@ -13,8 +13,8 @@ CVFR_LETTERS = small("cvfr_letters")
 SETTINGS = {
     "sa_node_letters": [
         (["--model.block", 10], "block=10: 5 blocks must fit into 49 nodes, so from 1 to 9"),
-        (["--model.a", 0], "a=0.0: must be above 0"),
-        (["--model.dt", -0.1], "dt=-0.1: must be above 0"),
+        (["--model.a", 0], "a=0.0: must be finite and above 0"),
+        (["--model.dt", -0.1], "dt=-0.1: must be finite and above 0"),
         (["--model.steps", 0], "steps=0: must be at least 1"),
         (["--data.noise_train", 1.5], "noise_train=1.5"),
         (["--data.noise_test", -0.1], "noise_test=-0.1"),
@@ -66,7 +66,7 @@ SETTINGS = {
         (["--model.m", 1], "m=1: must be between 2"),
         (["--model.p", 1.5], "p=1.5: must be finite and at least 2"),
         (["--model.grid", 1], "grid=1: must be at least 2"),
-        (["--model.delta", -0.1], "delta=-0.1: must be at least 0"),
+        (["--model.delta", -0.1], "delta=-0.1: must be finite and at least 0"),
         (["--model.kernel_size", 8], "kernel_size=8: must be from 1 to 7, the side of the image"),
         (["--model.pool_size", 6], "pool_size=6: must be from 1 to 5, the side of the feature map"),
         (["--model.pool_stride", 0], "pool_stride=0: must be at least 1"),
@@ -141,7 +141,7 @@ def test_a_version_that_is_taken_and_predictions_of_many_processes_are_refused()
 @pytest.mark.parametrize("config", ["nmode_letters", "nonexpansive_letters"])
 def test_a_loss_that_is_nan_is_refused_in_one_line(config):
     poison = ["--trainer.callbacks+", "accidents.PoisonAt", "--trainer.callbacks.epoch", 0]
-    assert "loss is nan at step 0" in refused("fit", *small(config), *poison)
+    assert "loss is nan at step 1" in refused("fit", *small(config), *poison)
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_checkpoint():

@@ -1,8 +1,11 @@
 """Runs on two processes: they measure what one does, train in mixed precision, and end together."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from command_line import on_two_processes, run, small, spawn, weights
+from command_line import RUN, on_two_processes, run, small, spawn, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 LETTERS = small("sa_node_letters")
 CVFR_LETTERS = small("cvfr_letters")
@@ -31,6 +34,31 @@ def test_two_processes_measure_what_one_does(config, precision, capsys):
     assert float(together["overlap m_f"]) == pytest.approx(alone["test/overlap"], abs=1e-4)
 
 
+def losses(folder):
+    (path,) = (path for path in Path(folder).glob("events*") if tags(path))
+    return [event.value for event in EventAccumulator(str(path)).Reload().Scalars("train/loss")]
+
+
+def tags(path):
+    return "train/loss" in EventAccumulator(str(path)).Reload().Tags()["scalars"]
+
+
+def test_two_processes_count_every_image_equally_often(capsys):
+    settings = [*small("bp_letters"), "--data.noise_train", 0, "--data.noise_test", 0.6]
+    settings += ["--data.n_train", 6, "--data.n_val", 1, "--data.n_test", 11]
+    settings += ["--trainer.log_every_n_steps", 1]
+    process = on_two_processes("fit", *settings, "--data.batch_size", 3)
+    together = table_of(process.stdout)
+    mean = losses(RUN)
+    run("test", *settings, "--ckpt_path", "best")
+    rows = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    alone = {label.strip(): float(value) for label, value in rows if label.strip().startswith("test/")}
+    assert float(together["test accuracy"]) == pytest.approx(alone["test/accuracy"], abs=1e-4)
+    assert round(11 * alone["test/accuracy"]) == pytest.approx(11 * alone["test/accuracy"], abs=1e-4)
+    run("fit", *settings, "--data.batch_size", 6, "--trainer.logger.name", "alone")
+    assert mean == pytest.approx(losses("runs/alone/version_0"), rel=1e-5)
+
+
 def test_two_noisy_processes_in_mixed_precision():
     process = on_two_processes("fit", *CVFR_LETTERS, *MIXED)
     assert "sd over realisations" in table_of(process.stdout)
@@ -57,7 +85,7 @@ def test_two_processes_train_a_nonexpansive_network_in_mixed_precision(constrain
 
 def test_a_loss_that_is_nan_on_one_rank_ends_all_with_one_line():
     process = spawn(
-        *("fit", *LETTERS, "--trainer.devices", 2, "--trainer.strategy", "ddp"),
+        *("fit", *LETTERS, "--data.batch_size", 5, "--trainer.devices", 2, "--trainer.strategy", "ddp"),
         *("--trainer.callbacks+", "accidents.PoisonAt", "--trainer.callbacks.epoch", 0),
         *("--trainer.callbacks.rank", 1),
     )

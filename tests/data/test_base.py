@@ -16,9 +16,10 @@ from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
-from lightning_attractors.data import LettersDataModule, MNISTDataModule
+from lightning_attractors.data import InMemoryDataModule, Labelled, LettersDataModule, MNISTDataModule
 from lightning_attractors.data.loader import ResumableLoader
 from lightning_attractors.data.sampler import EpochRandomSampler
+from lightning_attractors.errors import SettingError
 
 SIZES = {"n_train": 23, "n_val": 12, "n_test": 15}
 BATCHES = 6  # of four images, the last of three
@@ -226,8 +227,8 @@ def test_two_processes_share_the_training_images(pair: L.Trainer) -> None:
     assert not same(first, second)
 
 
-def test_two_processes_share_the_test_images_in_order(pair: L.Trainer) -> None:
-    data = letters(n_test=14)
+def test_two_processes_share_the_test_images_in_order_and_repeat_none(pair: L.Trainer) -> None:
+    data = letters(n_test=15)
     whole = torch.cat(batches_of(data.test_dataloader()))
     loaders = [distributed(pair, data.test_dataloader(), rank, train=False) for rank in range(2)]
     assert not any(loader.sampler.shuffle for loader in loaders)
@@ -240,3 +241,40 @@ def test_samplers_of_one_process() -> None:
     data = letters()
     assert isinstance(data.train_dataloader().sampler, EpochRandomSampler)
     assert isinstance(data.test_dataloader().sampler, SequentialSampler)
+
+
+def test_of_fewer_images_than_processes_each_has_all(pair: L.Trainer) -> None:
+    loader = letters(n_test=1).test_dataloader()
+    assert [len(distributed(pair, loader, rank, train=False)) for rank in range(2)] == [1, 1]
+
+
+class Given(InMemoryDataModule):
+    """Three images for training, of which the last is as it is given."""
+
+    image_shape, num_classes, class_names = (1, 2, 2), 2, ["0", "1"]
+
+    def __init__(self, pixel: float = 0.0, label: int = 1, size: int = 2) -> None:
+        super().__init__()
+        images = torch.zeros(3, 1, size, size)
+        images[2, 0, 0, 0] = pixel
+        self.good = Labelled(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 1]))
+        self.given = Labelled(images, torch.tensor([0, 1, label]))
+
+    def load_splits(self) -> tuple[Labelled, Labelled, Labelled]:
+        return self.good, self.good, self.given
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label": -1}, r"test labels=\[-1, 1\]: must be classes from 0 to 1"),
+        ({"label": 99}, r"test labels=\[0, 99\]: must be classes from 0 to 1"),
+        ({"pixel": float("nan")}, r"test images=\[nan, nan\]: must be bytes, or from 0 to 1"),
+        ({"pixel": 1.5}, r"test images=\[0.0, 1.5\]: must be bytes, or from 0 to 1"),
+        ({"size": 3}, r"test images=\(3, 1, 3, 3\): must be one label for each, of shape"),
+    ],
+)
+def test_splits_that_cannot_be_right_are_refused_at_setup(settings: dict[str, Any], message: str) -> None:
+    Given().setup()
+    with pytest.raises(SettingError, match=message):
+        Given(**settings).setup()

@@ -19,11 +19,11 @@ class KillAt(Callback):
 
 
 class PoisonAt(Callback):
-    """Makes the images nan in the given epoch, on one rank."""
+    """Makes images nan in the given epoch, on one rank, after the first batch, which would be refused."""
 
     def __init__(self, epoch: int, rank: int = 0) -> None:
         self.epoch, self.rank = epoch, rank
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if (trainer.current_epoch, trainer.global_rank) == (self.epoch, self.rank):
+        if batch_idx and (trainer.current_epoch, trainer.global_rank) == (self.epoch, self.rank):
             batch[0].fill_(math.nan)

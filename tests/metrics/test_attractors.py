@@ -72,3 +72,19 @@ def test_trajectory_error_is_the_mean_over_all_states_at_each_time():
     metric.update(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 3.0]]))
     metric.update(torch.tensor([[6.0], [1.0]]))
     torch.testing.assert_close(metric.compute(), torch.tensor([3.0, 1.0]))
+
+
+def test_metrics_that_were_reset_in_inference_mode_go_on_outside_of_it():
+    states, labels = torch.rand(3, 4), torch.tensor([True, False, True])
+    calls = {
+        AttractorAccuracy(): (states, states),
+        DistanceAccuracy(0.1): (states, states),
+        Overlap(): (states, states),
+        TrajectoryError(2): (torch.rand(2, 3),),
+        AccuracySpread(2): (labels, 1),
+    }
+    for metric, arguments in calls.items():
+        with torch.inference_mode():
+            metric.update(*arguments)
+            metric.reset()
+        metric.update(*arguments)

@@ -92,6 +92,11 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(SettingError, match="must be a file of save_filters, and whole"):
             small(filters_from=str(path))
+    filters = small()
+    filters.conv.weight[0, 0, 0, 0] = torch.nan
+    filters.save_filters(path)
+    with pytest.raises(SettingError, match="holds filters that are not finite"):
+        small(filters_from=str(path))
     torch.save([1], path)
     with pytest.raises(SettingError, match="must be a file of save_filters, and whole"):
         small(filters_from=str(path))

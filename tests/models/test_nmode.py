@@ -150,9 +150,9 @@ def test_a_decay_of_1_or_less_is_warned_of_trained_and_certified(decay, tmp_path
 def test_nan_stops_training_with_one_line(tmp_path):
     for settings in ({}, {"trades": TRADES(steps=1)}, {"intervals": IntervalTraining(warmup=0, ramp=0)}):
         images, labels = batch()
-        images[3] = math.nan
-        data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=8)
-        with pytest.raises(NonFiniteError, match=r"^loss is nan at step 0") as caught:
+        images[-1] = math.nan  # the first batch would be refused for it
+        data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), len(images) // 2)
+        with pytest.raises(NonFiniteError, match=r"^loss is nan at step 1") as caught:
             fit(small(**settings), tmp_path, data, callbacks=[FiniteLoss()])
         assert "\n" not in str(caught.value)
 

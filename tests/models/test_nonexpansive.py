@@ -272,3 +272,23 @@ def test_a_reloaded_network_is_the_same_function(largest):
     reloaded.load_state_dict(trained.state_dict())
     images = torch.rand(4, 1, 8, 8)
     assert torch.equal(trained(images), reloaded(images))
+
+
+@pytest.mark.parametrize(("span", "max_substeps"), [(2.0, 1), (4.0, 1), (6.0, 3), (2.0, None)])
+def test_a_network_begins_with_no_more_substeps_than_it_may_take(span, max_substeps):
+    # and not with a second half step from where A x is 0 but for rounding, the kink of ReLU
+    assert {flow.count() for flow in flows(small(span=span, max_substeps=max_substeps))} == {
+        max_substeps or 1
+    }
+
+
+def test_the_first_gradient_does_not_depend_on_how_a_batch_is_cut():
+    model, (images, labels) = small(), batch(24)
+    whole, halves = [], []
+    for parts, gradients in ((1, whole), (2, halves)):
+        model.zero_grad()
+        for some, theirs in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+            (model.margin_loss(model(some), theirs) / parts).backward()
+        gradients += [parameter.grad.clone() for parameter in model.parameters()]
+    for one, other in zip(whole, halves, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

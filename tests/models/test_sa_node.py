@@ -140,10 +140,10 @@ def test_inversion_recovers_the_image():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"a": 0.0}, "a=0.0: must be above 0"),
+        ({"a": 0.0}, "a=0.0: must be finite and above 0"),
         ({"a": -1.0}, "a=-1.0"),
         ({"gamma": 0.0}, "gamma=0.0"),
-        ({"dt": 0.0}, "dt=0.0: must be above 0"),
+        ({"dt": 0.0}, "dt=0.0: must be finite and above 0"),
         ({"steps": 0}, "steps=0: must be at least 1"),
         ({"eval_steps": 0}, "eval_steps=0"),
         ({"block": 7}, "block=7: 3 blocks must fit into 20 nodes, so from 1 to 6"),

@@ -86,7 +86,7 @@ def check_plasticity(num_filters: int, p: float, m: int, delta: float, ranking: 
     """
     require(2 <= p < math.inf, "p", p, "must be finite and at least 2")
     require(2 <= m <= num_filters, "m", m, f"must be between 2 and the number of filters, {num_filters}")
-    require(0 <= delta < math.inf, "delta", delta, "must be at least 0")
+    require(0 <= delta < math.inf, "delta", delta, "must be finite and at least 0")
     require(ranking in get_args(RankingName), "ranking", ranking, f"must be one of {get_args(RankingName)}")
 
 

@@ -39,7 +39,7 @@ def learning_rate(
     names = get_args(ScheduleName)
     require(schedule in names, "schedule", schedule, f"must be one of {names}")
     require(epochs >= 1, "epochs", epochs, "must be at least 1")
-    require(tau >= 0, "tau", tau, "must be at least 0")
+    require(0 <= tau < math.inf, "tau", tau, "must be finite and at least 0")
     require(0 < gamma <= 1, "gamma", gamma, "must be above 0 and at most 1")
     require(step >= 1, "step", step, "must be at least 1")
     done = epoch / epochs
