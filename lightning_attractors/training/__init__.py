@@ -1,4 +1,4 @@
-"""Trainers: Lightning's own, with phases, in the precision that is faster here; how checkpoints are written."""
+"""Trainers: Lightning's own, with phases, in the precision that is faster here; files of checkpoints."""
 
 from lightning_attractors.training.checkpoint_files import CheckpointFiles
 from lightning_attractors.training.precision import SamePrecision, faster_precision, warn_if_slow

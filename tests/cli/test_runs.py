@@ -1,0 +1,102 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jsonargparse import Namespace
+from refusals import refusal
+
+from lightning_attractors.cli.runs import (
+    check_writable,
+    checkpoint_of_run,
+    hold,
+    let_go,
+    log_root,
+    precision_of_run,
+    run_to_go_on,
+)
+
+
+def logger(**settings):
+    return Namespace(class_path="TensorBoardLogger", init_args=Namespace(**settings))
+
+
+@pytest.mark.parametrize(
+    ("given", "root"),
+    [
+        (logger(save_dir="logs", name="letters"), "logs/letters"),
+        (logger(save_dir="logs", name=None), "logs"),
+        ([logger(project="elsewhere"), logger(save_dir="logs", name="second")], "logs/second"),
+        (True, "here/lightning_logs"),
+        (False, "here"),
+        (None, "here"),
+    ],
+)
+def test_runs_are_where_the_first_logger_with_a_folder_puts_them(given, root):
+    assert log_root(Namespace(logger=given, default_root_dir="here")) == Path(root)
+
+
+def test_the_run_to_go_on_is_the_newest_that_trains_whatever_was_touched_last(tmp_path):
+    trainer = Namespace(logger=logger(save_dir=str(tmp_path), name="letters", version=None))
+    message = refusal(run_to_go_on, trainer, "last")
+    assert message == f"ckpt_path='last': there is no earlier run in {tmp_path}/letters"
+    root = tmp_path / "letters"
+    for number in (9, 10, 11, 12, 13):
+        (root / f"version_{number}").mkdir(parents=True)
+    for number in (9, 10):
+        (root / f"version_{number}" / "checkpoints").mkdir()
+        (root / f"version_{number}" / "checkpoints" / "last.ckpt").touch()
+    os.utime(root / "version_9" / "checkpoints" / "last.ckpt", (2e9, 2e9))
+    (root / "version_12" / "config.yaml").write_text("{ckpt_path: best, verbose: true}")  # a test
+    assert run_to_go_on(trainer, "last") == root / "version_10"
+    (root / "version_11" / "config.yaml").write_text("{ckpt_path: null}")
+    assert run_to_go_on(trainer, "last") == root / "version_11"
+    message = refusal(checkpoint_of_run, root / "version_11", "last")
+    assert "version_11, has no last checkpoint: it has not come to the end of an epoch" in message
+    trainer.logger.init_args.version = 9
+    assert run_to_go_on(trainer, "last") == root / "version_9"
+
+
+def test_a_run_without_a_folder_of_its_own_is_found_in_the_root(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    trainer = Namespace(logger=False, default_root_dir=str(tmp_path))
+    assert run_to_go_on(trainer, "best") == tmp_path
+
+
+def test_the_precision_of_a_run_is_that_of_its_newest_config_that_can_be_read(tmp_path):
+    assert precision_of_run(tmp_path) is None
+    (tmp_path / "config.yaml").write_text("trainer: {precision: bf16-mixed}")
+    assert precision_of_run(tmp_path) == "bf16-mixed"
+    for text, found in (
+        ("trainer: {precision: 32-true}", "32-true"),
+        ("trainer: {precision: [}", "bf16-mixed"),
+        ("trainer: null", "bf16-mixed"),
+        ("", "bf16-mixed"),
+    ):
+        (tmp_path / "config_resumed.yaml").write_text(text)
+        assert precision_of_run(tmp_path) == found
+
+
+def test_a_folder_is_made_and_left_empty_or_refused(tmp_path):
+    check_writable(tmp_path / "deep" / "runs")
+    assert list((tmp_path / "deep" / "runs").iterdir()) == []
+    (tmp_path / "file").touch()
+    message = refusal(check_writable, tmp_path / "file" / "runs")
+    assert message.startswith(f"trainer.logger save_dir='{tmp_path}/file/runs': must be writable (")
+
+
+def test_a_folder_is_one_processs_at_a_time_and_free_however_that_one_ends(tmp_path):
+    script = "import sys; from lightning_attractors.cli.runs import *\n"
+    script += "hold(Path(sys.argv[1])); print('has it', flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "has it\n"
+    assert "another process is training in this folder" in refusal(hold, tmp_path)
+    other.kill()
+    other.communicate()
+    hold(tmp_path)
+    hold(tmp_path)
+    let_go()
+    assert list(tmp_path.iterdir()) == []
