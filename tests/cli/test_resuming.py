@@ -101,8 +101,9 @@ def test_other_settings_are_named_and_refused(settings, message):
 def test_limits_callbacks_precision_and_where_things_are_may_change():
     run("fit", *LETTERS)
     run(
-        *("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 3, "--trainer.callbacks", "FScore"),
-        *("--trainer.precision", "bf16-mixed", "--data.eval_batch_size", 5),
+        *("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 3),
+        *("--trainer.callbacks", "StabilityCertificate", "--trainer.precision", "bf16-mixed"),
+        *("--data.eval_batch_size", 5),
     )
     assert checkpoint()["epoch"] == 2
 
@@ -185,9 +186,36 @@ def test_checkpoints_with_other_names_in_other_folders_are_found(capsys):
     (best,) = Path("kept").iterdir()
     assert table_of(capsys.readouterr().out)["best checkpoint"] == str(best)
     run("test", *LETTERS, "--ckpt_path", "best")
-    assert f"weights: {best.resolve()}" in capsys.readouterr().out
+    assert f"weights: {best}\n" in capsys.readouterr().out
     run("fit", *LETTERS, *named, "--trainer.max_epochs", 3, "--ckpt_path", "last")
     assert len(list(Path("kept").iterdir())) == 1
+
+
+class Payload:
+    def __reduce__(self):
+        return open, ("ran", "w")
+
+
+def test_a_path_in_a_checkpoint_brings_no_code(capsys):
+    curve = "[{class_path: RobustnessCurve, init_args: {attacks: [fgsm_radius], masking: false}}]"
+    run("fit", *LETTERS, "--trainer.callbacks", curve)
+    evil = str(Path("evil.ckpt").resolve())
+    torch.save({**checkpoint(name="best"), "payload": Payload()}, evil)
+    torch.load(evil, weights_only=False)
+    Path("ran").unlink()
+    content = checkpoint()
+    for state in content["callbacks"].values():
+        if "best_model_path" in state:
+            state.update(best_model_path=evil, best_k_models={evil: torch.tensor(9.0)})
+            state.update(kth_best_model_path=evil, dirpath=str(Path.cwd()))
+    torch.save(content, RUN / "checkpoints" / "last.ckpt")
+    run("fit", *LETTERS, "--trainer.callbacks", curve, "--ckpt_path", "last", "--trainer.max_epochs", 1)
+    run("fit", *LETTERS, "--trainer.callbacks", curve, "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    message = refused("test", *LETTERS, "--ckpt_path", evil)
+    assert "brings types of its own (io.open); only if you trust the file: --weights_only false" in message
+    assert not Path("ran").exists()
+    run("test", *LETTERS, "--ckpt_path", evil, "--weights_only", "false")
+    assert Path("ran").exists()
 
 
 @pytest.mark.parametrize("name", ["last", "./last", "../best", "/tmp/best", "x/../../y"])
