@@ -1,1 +1,1 @@
-"""Classifiers that are dynamical systems with planted, provably stable attractors, on PyTorch Lightning."""
+"""Classifiers that are dynamical systems with planted attractors of certified stability, on Lightning."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import empty_folder, run  # noqa: F401
+from command_line import run
 from torch import nn
 
 from lightning_attractors.certificates import interval_radii, lipschitz_bounds
@@ -18,7 +18,7 @@ FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, flags=re
 
 
 @pytest.fixture(autouse=True)
-def outside(empty_folder, tmp_path, monkeypatch):  # noqa: F811
+def outside(empty_folder, tmp_path, monkeypatch):
     """The files of the page in a folder of their own, from which they are imported."""
     for name, text in FILES.items():
         Path(name).write_text(text)

@@ -10,6 +10,12 @@ from matplotlib.patches import Circle
 
 from lightning_attractors.certificates import EquilibriumCertificate
 
+# What a reader of stability.json should know of its verdicts.
+EVIDENCE = (
+    "eigenvalues: proved for the Jacobian in float64; Jacobian and equilibrium: by evaluations of the maps "
+    "at random points, which is no proof"
+)
+
 
 def spectral_scalars(certificates: list[EquilibriumCertificate]) -> dict[str, float]:
     """The worst figures over all equilibria, under the names of their curves."""
@@ -35,6 +41,7 @@ def summarize(certificates: list[EquilibriumCertificate]) -> dict[str, Any]:
         "certified": sum(certificate.stable for certificate in certificates),
         "equilibria": len(certificates),
         "worst_abscissa": finite_or_none(max(spectrum.abscissa for spectrum in spectra)),
+        "evidence": EVIDENCE,
         "condition_of_eigenvectors": finite_or_none(max(spectrum.condition for spectrum in spectra)),
         "attractors": [_entry(k, certificate) for k, certificate in enumerate(certificates)],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from lightning_attractors.callbacks.equilibria import (
     summarize,
 )
 from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
-from lightning_attractors.certificates import EquilibriumCertificate, certify_equilibria
+from lightning_attractors.certificates import EquilibriumCertificate, certify_equilibria, check_maps
 from lightning_attractors.contracts import equilibria_of, gain_bounds_of, step_map_of, vector_field_of
 from lightning_attractors.errors import SettingError, require
 
@@ -45,8 +46,10 @@ class StabilityCertificate(Callback):
     **Equilibria.** The module needs ``equilibria() -> (K, N)`` and ``vector_field(x)`` for states of shape
     (B, N); a ``step_map(x)`` is certified too where it exists. A module without them is served by the
     callables here. Reported for every equilibrium: residual, spectral abscissa of the flow's Jacobian,
-    spectral radius of the step map's, return time, both eigenvalue error bounds, and whether it is proved
-    stable. The spectra go to TensorBoard as a figure.
+    spectral radius of the step map's, return time, both eigenvalue error bounds, and whether it is certified
+    stable. Eigenvalues are proved for the Jacobian in float64; that it is the Jacobian, and that there is an
+    equilibrium, rests on evaluations of the maps at random points about it
+    (:mod:`~lightning_attractors.certificates.equilibria`). The spectra go to TensorBoard as a figure.
 
     **Gain.** The module needs ``gain_bounds()``, which gives numbers by name that bound how much it can
     amplify a change of its input. They stand in ``stability.json`` under ``gain_bounds``; one that is not
@@ -61,8 +64,7 @@ class StabilityCertificate(Callback):
             certified.
         on_violation: what to do when an equilibrium is not certified or a gain bound not finite: ``warn``,
             ``stop`` training or ``raise``.
-        tolerance: largest ‖J⁻¹F(x*)‖ / (1 + ‖x*‖), the relative distance by Newton's method to where F
-            vanishes, at which x* counts as an equilibrium, above 0.
+        tolerance: largest ‖x − x*‖ / (1 + ‖x*‖) at which x* counts as the equilibrium x, above 0.
         equilibria: takes the module, gives its equilibria (K, N).
         vector_field: takes the module and states (B, N), gives F of the same shape.
         step_map: takes the module and states (B, N), gives the states after one step.
@@ -72,8 +74,8 @@ class StabilityCertificate(Callback):
         gain_bounds: the newest gain bounds by name; None before the first.
 
     Raises:
-        SettingError: before training, if a setting is out of range or the module has neither equilibria nor
-            gain bounds.
+        SettingError: before training or testing, if a setting is out of range, the module has neither
+            equilibria nor gain bounds, or a trial of them in float64 shows that they cannot be certified.
         UnstableError: if an equilibrium is not certified or a gain bound not finite, and ``on_violation`` is
             ``raise``.
     """
@@ -133,6 +135,10 @@ class StabilityCertificate(Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._certified_step = -1
         self.certificates = self.gain_bounds = None
+        self._rehearse(pl_module)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._rehearse(pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
@@ -183,23 +189,44 @@ class StabilityCertificate(Callback):
         return {"gain_bounds": {name: finite_or_none(bound) for name, bound in self.gain_bounds.items()}}
 
     def certify(self, module: L.LightningModule) -> list[EquilibriumCertificate]:
-        """Certificates of a module's equilibria, one per equilibrium; the module is not changed."""
+        """Certificates of a module's equilibria, one per equilibrium; the module is not changed.
+
+        Raises:
+            SettingError: if the equilibria have another shape than (K, N), or a map cannot be certified.
+        """
         with _exact_arithmetic():
-            maps = self._maps(_exact_twin(module).eval())
-            equilibria, vector_field = maps["equilibria"], maps["vector_field"]
-            assert equilibria is not None
-            assert vector_field is not None
-            points = _exact(equilibria())
-            shape = tuple(points.shape)
-            require(len(shape) == 2, "StabilityCertificate.equilibria", shape, "must give shape (K, N)")
-            return certify_equilibria(points, vector_field, maps["step_map"], self.tolerance)
+            points, field, step = self._exact_maps(module)
+            return certify_equilibria(points, field, step, self.tolerance)
 
     def bound_gain(self, module: L.LightningModule) -> dict[str, float]:
         """A module's gain bounds by name; the module is not changed."""
         with _exact_arithmetic():
             bounds = gain_bounds_of(_exact_twin(module).eval())
             assert bounds is not None
-            return {name: float(bound) for name, bound in bounds().items()}
+            return {name: float(bound) for name, bound in _attempt("gain_bounds", bounds).items()}
+
+    def _rehearse(self, module: L.LightningModule) -> None:
+        """Try everything once, so that what cannot work is said before training."""
+        if self._maps(module)["equilibria"] is not None:
+            with _exact_arithmetic():
+                check_maps(*self._exact_maps(module))
+        if gain_bounds_of(module) is not None:
+            self.bound_gain(module)
+
+    def _exact_maps(
+        self, module: L.LightningModule
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor] | None]:
+        """Equilibria, vector field and step map of the float64 copy."""
+        maps = self._maps(_exact_twin(module).eval())
+        equilibria, field, step = maps["equilibria"], maps["vector_field"], maps["step_map"]
+        assert equilibria is not None
+        assert field is not None
+        points = _attempt("equilibria", equilibria)
+        shape = tuple(points.shape) if isinstance(points, Tensor) else type(points).__name__
+        fits = isinstance(points, Tensor) and points.ndim == 2 and points.numel() > 0
+        valid = "must give shape (K, N), K and N at least 1"
+        require(fits, "StabilityCertificate.equilibria", shape, valid)
+        return _exact(points).double(), _named("vector_field", field), step and _named("step_map", step)
 
     def _react(self, trainer: L.Trainer, failures: list[str]) -> None:
         message = f"{'; '.join(failures)} (see stability.json)"
@@ -209,6 +236,35 @@ class StabilityCertificate(Callback):
             trainer.should_stop = True
             message += "; training stops"
         rank_zero_warn(message)
+
+
+def _named(name: str, function: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+    """A map whose own errors are told as those of a setting."""
+
+    @functools.wraps(function, updated=())
+    def named(states: Tensor) -> Tensor:
+        return _attempt(name, function, states)
+
+    return named
+
+
+def _attempt(name: str, function: Callable[..., Any], *states: Tensor) -> Any:
+    """Call what a module or the user gave, on the float64 copy.
+
+    Raises:
+        SettingError: if it fails.
+    """
+    try:
+        return function(*states)
+    except SettingError:
+        raise
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        valid = (
+            "must work on a copy of the module in float64 on the CPU, with states (B, N) in float64, under "
+            "torch.func: weights that are plain attributes must be parameters or buffers"
+        )
+        raise SettingError(f"StabilityCertificate.{name}", told, valid) from error
 
 
 @contextmanager
@@ -223,8 +279,11 @@ def _exact_twin(module: nn.Module) -> nn.Module:
 
     Unlike a deep copy it leaves the other attributes shared: a module may hold a trainer, data iterators or
     a parser's callables, which cannot be copied. Unlike ``to`` it touches nothing else: metrics move their
-    own state, which is shared.
+    own state, which is shared. Of a compiled module it is a copy of what was compiled.
     """
+    compiled = module._modules.get("_orig_mod")
+    if compiled is not None:
+        return _exact_twin(compiled)
     twin = copy.copy(module)
     twin._parameters = {
         name: None if value is None else nn.Parameter(_exact(value), requires_grad=False)

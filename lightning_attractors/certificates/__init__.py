@@ -7,6 +7,7 @@ from lightning_attractors.certificates.equilibria import (
     Point,
     Spectrum,
     certify_equilibria,
+    check_maps,
     jacobian,
     spectrum,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Spectrum",
     "certified_accuracy",
     "certify_equilibria",
+    "check_maps",
     "evaluate_in_float32",
     "finite_time_gain",
     "interval_radii",

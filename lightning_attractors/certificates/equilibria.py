@@ -8,24 +8,34 @@ V⁻¹ J V = Λ + V⁻¹ R, so by Bauer and Fike every eigenvalue of J lies with
 computed one. That radius, with the rounding of R and σ_min added, is the ``error_bound`` here, and a point
 counts as stable only if the spectrum stays on the stable side with the bound added.
 
-Nor is a small residual an equilibrium: what counts is the Newton step ‖J⁻¹ F(x*)‖, the distance to the
-equilibrium of the linearised field. The verdict speaks of J as computed in float64 at x*; that the
-equilibrium within the tolerance has the same signs takes F to be smooth on that scale.
+Nor is a small residual an equilibrium, nor one small Newton step: x² + 10⁻¹⁴ has no zero. With G = F, or
+S(x) − x, x* is refined by x ↦ T(x) = x − A G(x), A being the inverse of G's Jacobian, until the steps are
+at rounding level. T′ = A (J(x₀) − J(x)) at the point x₀ that is reached, so where ‖A‖ K r ≤ ½ in the ball of
+radius r about it, K bounding the change of J, T contracts there; and if its first step is at most r/2, T maps
+the ball into itself and G has exactly one zero in it (Banach). The Jacobian at that zero differs from J(x₀)
+by at most K r, which moves eigenvalues by at most K r σ_max(V)/σ_min(V): that is added to ``error_bound``.
+
+**What is proved and what is not.** The step from matrix to eigenvalues is proved, for the matrix that
+autograd gives. That this is the Jacobian, and K, come from evaluating the map at random points
+(:mod:`~lightning_attractors.certificates.differences`): for a map that can only be evaluated this is strong
+numerical evidence, no proof. Where it is lacking, nothing is certified.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lightning_attractors.certificates.differences import FINER_WIDTH, Differences, Map, evaluate, look
 from lightning_attractors.contracts import name_of
-from lightning_attractors.errors import SettingError
+from lightning_attractors.errors import require
 
-Map = Callable[[Tensor], Tensor]
+# Of 1 + ‖x‖: steps below are rounding, and the ball in which an equilibrium is looked for is no smaller.
+_ROUNDING_LEVEL = 1e-12
+_MOST_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,11 @@ class Spectrum:
         """Largest modulus."""
         return float(self.eigenvalues.abs().max())
 
+    def of_matrices_within(self, distance: float) -> Spectrum:
+        """The same for every matrix within a distance, in the spectral norm, of this one's."""
+        wider = self.error_bound + self.condition * distance
+        return replace(self, error_bound=math.inf if math.isnan(wider) else wider)
+
 
 @dataclass(frozen=True)
 class Point:
@@ -59,9 +74,10 @@ class Point:
 
     Attributes:
         residual: ‖F(x*)‖₂ of a flow, ‖S(x*) − x*‖₂ of a step map.
-        distance: ‖x − x*‖₂ for the point x where the linearised residual vanishes; may be infinite.
-        is_fixed: whether that distance is within the tolerance.
-        spectrum: spectrum of the Jacobian of F or S at x*.
+        distance: ‖x − x*‖₂ for the point x that Newton's method reaches from x*; may be infinite.
+        is_fixed: whether that distance is within the tolerance and the residual, as far as evaluations
+            show, vanishes at one point near it.
+        spectrum: spectrum of the Jacobian of F or S there; the bound covers where the equilibrium may be.
     """
 
     residual: float
@@ -84,20 +100,20 @@ class EquilibriumCertificate:
 
     @property
     def flow_is_stable(self) -> bool:
-        """Whether the flow is proved stable here."""
+        """Whether the flow is certified stable here."""
         spectrum = self.flow.spectrum
         return self.flow.is_fixed and spectrum.abscissa + spectrum.error_bound < 0
 
     @property
     def step_is_stable(self) -> bool:
-        """Whether the step map is proved stable here; true where there is none."""
+        """Whether the step map is certified stable here; true where there is none."""
         if self.step is None:
             return True
         return self.step.is_fixed and self.step.spectrum.radius + self.step.spectrum.error_bound < 1
 
     @property
     def stable(self) -> bool:
-        """Whether the flow and, where there is one, the step map are proved stable here."""
+        """Whether the flow and, where there is one, the step map are certified stable here."""
         return self.flow_is_stable and self.step_is_stable
 
     @property
@@ -130,29 +146,52 @@ def spectrum(matrix: Tensor) -> Spectrum:
 
 
 def jacobian(function: Map, x: Tensor) -> Tensor:
-    """Jacobian (N, N) at x (N,) of a map that takes batches (B, N).
+    """Jacobian (N, N) at x (N,), float64, of a map that takes batches (B, N).
+
+    It is nan where the differences of the map are too coarse to check it.
 
     Raises:
-        SettingError: if the map hides its derivative from autograd, found by comparing with a difference
-            quotient.
+        SettingError: if the map hides its derivative from autograd or computes in lower precision, found by
+            comparing with difference quotients, or does not give float64 of its states' shape.
     """
+    return _checked_jacobian(function, x, name_of(function))[0]
 
+
+def _checked_jacobian(function: Map, x: Tensor, setting: str) -> tuple[Tensor, Differences]:
     def single(state: Tensor) -> Tensor:
         return function(state.unsqueeze(0)).squeeze(0)
 
+    seen = look(function, x, setting)
     derivative: Tensor = torch.func.jacrev(single)(x).detach()
-    direction = torch.linspace(0.5, 1.0, len(x), dtype=x.dtype, device=x.device)
-    width = 1e-5
-    quotient = (single(x + width * direction) - single(x - width * direction)).detach() / (2 * width)
-    slope = derivative @ direction
-    error = torch.linalg.vector_norm(slope - quotient)
-    if bool(error > 1e-3 * (torch.linalg.vector_norm(slope) + torch.linalg.vector_norm(quotient) + 1e-3)):
-        raise SettingError(
-            name_of(function),
-            "a map",
-            "its derivative must be visible to autograd: remove no_grad and detach from it",
-        )
-    return derivative
+    if not seen.resolve(derivative):
+        seen = look(function, x, setting, FINER_WIDTH)
+    valid = "must compute in float64 throughout: its values have the rounding of a lower precision"
+    require(seen.is_exact(derivative), setting, name_of(function), valid)
+    valid = (
+        "its derivative must be visible to autograd, which difference quotients contradict: "
+        "remove no_grad and detach from it, and look at backward passes written by hand"
+    )
+    require(not seen.contradict(derivative), setting, name_of(function), valid)
+    return (derivative if seen.resolve(derivative) else torch.full_like(derivative, torch.nan)), seen
+
+
+def check_maps(equilibria: Tensor, vector_field: Map, step_map: Map | None = None) -> None:
+    """Refuse what :func:`certify_equilibria` cannot work with, by trying it on one equilibrium.
+
+    Raises:
+        SettingError: as there.
+    """
+    _check_points(equilibria)
+    _checked_jacobian(vector_field, equilibria[0], "vector_field")
+    if step_map is not None:
+        _checked_jacobian(step_map, equilibria[0], "step_map")
+
+
+def _check_points(equilibria: Tensor) -> None:
+    shape = tuple(equilibria.shape)
+    valid = "must have shape (K, N), K and N at least 1"
+    require(len(shape) == 2 and math.prod(shape) > 0, "equilibria", shape, valid)
+    require(equilibria.dtype == torch.float64, "equilibria", equilibria.dtype, "must be float64")
 
 
 def certify_equilibria(
@@ -161,51 +200,91 @@ def certify_equilibria(
     """Certify each of the equilibria of a flow, and of the step map that integrates it.
 
     Args:
-        equilibria: equilibria x*, shape (K, N), float64.
+        equilibria: equilibria x*, shape (K, N), float64, K at least 1.
         vector_field: F, from states (B, N) to states (B, N), in float64.
         step_map: the discrete map that really runs, same shapes.
-        tolerance: x* may be this far, times 1 + ‖x*‖₂, from where the linearised residual vanishes.
+        tolerance: x* may be this far, times 1 + ‖x*‖₂, from the equilibrium.
 
     Returns:
         One certificate per equilibrium, in their order.
 
     Raises:
-        SettingError: if a map hides its derivative from autograd.
+        SettingError: if the equilibria have another shape, or a map hides its derivative from autograd,
+            computes in lower precision or does not give what its states are.
     """
-    known: list[tuple[Tensor, Spectrum]] = []
-
-    def spectrum_of(matrix: Tensor) -> Spectrum:
-        for earlier, result in known:
-            # Attractors of one alphabet often share their Jacobian to the bit; eigenvalues are the cost.
-            if torch.equal(earlier, matrix):
-                return result
-        known.append((matrix, spectrum(matrix)))
-        return known[-1][1]
-
-    def examine(x: Tensor, residual: Tensor, slope: Tensor, matrix: Tensor) -> Point:
-        """``slope`` is the Jacobian of the residual, ``matrix`` that of the map."""
-        distance = _newton_distance(slope, residual)
-        allowed = tolerance * (1 + float(torch.linalg.vector_norm(x)))
-        size = float(torch.linalg.vector_norm(residual))
-        return Point(size, distance, distance <= allowed, spectrum_of(matrix))
-
+    _check_points(equilibria)
+    known = _Known()
     certificates = []
     for x in equilibria:
-        slope = jacobian(vector_field, x)
-        flow = examine(x, vector_field(x.unsqueeze(0)).detach()[0], slope, slope)
+        flow = _examine(vector_field, x, "vector_field", tolerance, known)
         step = None
         if step_map is not None:
-            matrix = jacobian(step_map, x)
-            moved = step_map(x.unsqueeze(0)).detach()[0] - x
-            identity = torch.eye(len(x), dtype=x.dtype, device=x.device)
-            step = examine(x, moved, matrix - identity, matrix)
+            step = _examine(step_map, x, "step_map", tolerance, known)
         certificates.append(EquilibriumCertificate(flow, step))
     return certificates
 
 
-def _newton_distance(slope: Tensor, residual: Tensor) -> float:
-    if not bool(slope.isfinite().all() and residual.isfinite().all()):
-        return math.inf
-    solution, failed = torch.linalg.solve_ex(slope, residual)
-    distance = float(torch.linalg.vector_norm(solution))
-    return math.inf if bool(failed) or math.isnan(distance) else distance
+class _Known:
+    """Spectra and inverses of earlier matrices: attractors often share their Jacobian to the bit."""
+
+    def __init__(self) -> None:
+        self._spectra: list[tuple[Tensor, Spectrum]] = []
+        self._inverses: list[tuple[Tensor, Tensor]] = []
+
+    def spectrum(self, matrix: Tensor) -> Spectrum:
+        for earlier, result in self._spectra:
+            if torch.equal(earlier, matrix):
+                return result
+        self._spectra.append((matrix, spectrum(matrix)))
+        return self._spectra[-1][1]
+
+    def inverse(self, matrix: Tensor) -> Tensor:
+        """The inverse; nan where there is none."""
+        for earlier, result in self._inverses:
+            if torch.equal(earlier, matrix):
+                return result
+        result, failed = torch.linalg.inv_ex(matrix)
+        result = torch.full_like(matrix, torch.nan) if bool(failed) else result
+        self._inverses.append((matrix, result))
+        return result
+
+
+def _examine(function: Map, x: Tensor, setting: str, tolerance: float, known: _Known) -> Point:
+    """One map at one point, as the module's docstring says."""
+    size = float(torch.linalg.vector_norm(x))
+    if not math.isfinite(size):
+        nothing = spectrum(x.new_full((len(x), len(x)), torch.nan))
+        return Point(math.nan, math.inf, False, nothing)
+    # What has to vanish is F of a flow, S(x) − x of a step map.
+    moved = 0.0 if setting == "vector_field" else 1.0
+    identity = moved * torch.eye(len(x), dtype=x.dtype, device=x.device)
+    level = _ROUNDING_LEVEL * (1 + size)
+    allowed = tolerance * (1 + size)
+
+    matrix, seen = _checked_jacobian(function, x, setting)
+    residual = seen.value - moved * x
+    inverse = known.inverse(matrix - identity)
+    step = inverse @ residual
+    reached, length = x, float(torch.linalg.vector_norm(step))
+    for _ in range(_MOST_STEPS):
+        if not level < length <= allowed:
+            break
+        reached = reached - step
+        step = inverse @ (evaluate(function, reached[None], setting)[0] - moved * reached)
+        length = float(torch.linalg.vector_norm(step))
+    distance = float(torch.linalg.vector_norm(reached - x)) + length
+    distance = math.inf if math.isnan(distance) else distance
+    if reached is not x and distance <= allowed:
+        # What moves by rounding alone stays: exact zeros keep multiple eigenvalues, hence good eigenvectors.
+        reached = torch.where((reached - x).abs() > level, reached, x)
+        matrix, seen = _checked_jacobian(function, reached, setting)
+        inverse = known.inverse(matrix - identity)
+        length = float(torch.linalg.vector_norm(inverse @ (seen.value - moved * reached)))
+
+    rounding = float(torch.linalg.vector_norm(inverse.abs() @ seen.rounding_of(matrix)))
+    radius = 2 * (length + rounding) + level
+    change = seen.curvature * radius
+    contracts = float(torch.linalg.matrix_norm(inverse)) * change <= 0.5
+    found = known.spectrum(matrix).of_matrices_within(change)
+    fixed = distance <= allowed < math.inf and contracts
+    return Point(float(torch.linalg.vector_norm(residual)), distance, fixed, found)

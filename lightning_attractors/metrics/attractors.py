@@ -42,7 +42,7 @@ class AttractorAccuracy(_Share):
     """Share of states whose sign pattern agrees with their attractor's: H of Marino et al. (2024), eq. 7.
 
     The similarity of a state x with its attractor φ is mean_i sign(x_i) sign(φ_i), in [−1, 1]; a state
-    counts when its similarity reaches the threshold.
+    counts when its similarity reaches the threshold; 0.95 is agreement in 97.5 % of the nodes.
 
     Args:
         threshold: least similarity that counts, in (−1, 1]; 1 counts perfect states only.

@@ -11,9 +11,11 @@ from lightning_attractors.dynamics.integrate import IntegratorName
 from lightning_attractors.dynamics.planted import (
     CouplingName,
     DampedNoise,
+    DampingName,
     FiringRateField,
     Gain,
     HillGain,
+    check_damping,
     damping_scale,
     make_coupling,
 )
@@ -36,11 +38,11 @@ class CVFR(AttractorClassifier):
     is not imposed; training brings it about and ``StabilityCertificate`` checks it.
 
     With σ > 0 the equation is a stochastic one, integrated by Euler–Maruyama. The noise is
-    :class:`~lightning_attractors.dynamics.DampedNoise`, silent at the attractors. While training,
-    validating and testing it is drawn for every image on its own, from a generator keyed by the seed, the
-    rank and the step or batch; metrics are means over ``n_realisations``. :meth:`forward` of an evaluated
-    model, the mean of the logits over ``n_realisations``, is one fixed function of the image: there all
-    images meet the same realisations.
+    :class:`~lightning_attractors.dynamics.DampedNoise`, silent at the attractors, in the form that
+    ``damping`` names. While training, validating and testing it is drawn for every image on its own, from a
+    generator keyed by the seed, the rank and the step or batch; metrics are means over ``n_realisations``.
+    :meth:`forward` of an evaluated model, the mean of the logits over ``n_realisations``, is one fixed
+    function of the image: there all images meet the same realisations.
 
     Args:
         num_classes: number of classes K.
@@ -54,6 +56,8 @@ class CVFR(AttractorClassifier):
             ascending fixed points (0, x₋, x₊), or a tensor (K, N) of their places 0, 1, 2.
         block: pixels of each class's block, for ``blocks``; by default as many as fit.
         sigma: amplitude σ of the noise, at least 0.
+        damping: form of d: ``saturating``, near 1 away from all attractors however many they are, or
+            ``published``, which falls exponentially with their number inside their hull.
         n_realisations: realisations of the noise that an evaluation averages over, where there is noise, at
             least 1.
         eval_noise: whether there is noise in evaluation too.
@@ -91,6 +95,7 @@ class CVFR(AttractorClassifier):
         patterns: Patterns = "random",
         block: int | None = None,
         sigma: float = 0.0,
+        damping: DampingName = "saturating",
         n_realisations: int = 1,
         eval_noise: bool = True,
         seed: int = 0,
@@ -102,6 +107,7 @@ class CVFR(AttractorClassifier):
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
         require(0 <= sigma < math.inf, "sigma", sigma, "must be finite and at least 0")
+        check_damping(damping)
         require(n_realisations >= 1, "n_realisations", n_realisations, "must be at least 1")
         require(seed >= 0, "seed", seed, "must be at least 0")
         require(
@@ -136,6 +142,7 @@ class CVFR(AttractorClassifier):
         self.gain = gain
         self.beta = coupling_scale(math.prod(image_shape))
         self.sigma = sigma
+        self.damping: DampingName = damping
         self.noise_scale = damping_scale(self.attractors)
         self.eval_noise = eval_noise
         self.seed = seed
@@ -157,7 +164,7 @@ class CVFR(AttractorClassifier):
         shared = stream is NoiseStream.FORWARD and not self.training
         rank = 0 if shared else self.global_rank
         generator = keyed_generator(self.device, self.seed, rank, stream, *key)
-        return DampedNoise(self.attractors, self.sigma, generator, self.noise_scale, shared)
+        return DampedNoise(self.attractors, self.sigma, generator, self.noise_scale, shared, self.damping)
 
     def observable(self, states: Tensor) -> Tensor:
         """The firing rates f(x) of states of any shape, which is what pictures show."""

@@ -21,7 +21,12 @@ from lightning_attractors.robustness.corruptions import (
 )
 from lightning_attractors.robustness.curves import CorruptionCurve, corruption_curve
 from lightning_attractors.robustness.files import write_report
-from lightning_attractors.robustness.logistic import LogisticFit, fit_logistic, relative_accuracy
+from lightning_attractors.robustness.logistic import (
+    LogisticFit,
+    difference_interval,
+    fit_logistic,
+    relative_accuracy,
+)
 from lightning_attractors.robustness.masking import MaskingCheck, check_masking
 from lightning_attractors.robustness.measure import Certificate, MeasureSettings, Share, measure
 from lightning_attractors.robustness.report import (
@@ -56,6 +61,7 @@ __all__ = [
     "brightness",
     "check_masking",
     "corruption_curve",
+    "difference_interval",
     "fgsm_radii",
     "fit_logistic",
     "gaussian_blur",

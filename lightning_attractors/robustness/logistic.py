@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import OptimizeWarning, curve_fit
 from torch import Tensor
 
 from lightning_attractors.errors import require
+from lightning_attractors.robustness.resampling import LOG_NU, Floats, decline, resampled_inflections
 
 _MINIMUM_IMAGES = 500
 _MINIMUM_R2 = 0.95
 _GRID = 201
-_LOG_NU = math.log(1e4)
 _STARTS = (0.0, math.log(0.05), math.log(20.0))
-_Floats = NDArray[np.float64]
+_RESAMPLES = 200
+_NORMAL_95 = 1.96
 
 
 def relative_accuracy(radii: Tensor, strengths: Tensor) -> Tensor:
@@ -53,8 +53,11 @@ class LogisticFit:
 
     Attributes:
         R: the inflection point, where A falls fastest.
-        uncertainty: standard deviation of R by the fit's covariance. It takes the points of the curve for
-            independent, which they are not: the spread over other images is larger.
+        uncertainty: standard deviation of R over other images: over fits to images resampled from these, by
+            a bootstrap. Of differences between networks it says whether other images would show them too, and
+            not whether other seeds of the training would.
+        fit_uncertainty: standard deviation of R by the fit's covariance. It takes the points of the curve for
+            independent, which they are not, and is smaller by far.
         Q: equal to ν, as M is R.
         B: the rate.
         D: 1.
@@ -68,6 +71,7 @@ class LogisticFit:
 
     R: float
     uncertainty: float
+    fit_uncertainty: float
     Q: float
     B: float
     D: float
@@ -102,11 +106,13 @@ class LogisticFit:
         """f(ε), float64, in the shape of ``strengths``; nan if not fitted."""
         if not self.fitted:
             return torch.full(strengths.shape, math.nan, dtype=torch.float64)
-        values = _decline(strengths.double().cpu().numpy(), self.R, self.B, math.log(self.nu))
+        values = decline(strengths.double().cpu().numpy(), self.R, self.B, math.log(self.nu))
         return torch.from_numpy(np.asarray(values))
 
 
-def fit_logistic(radii: Tensor, reach: float | Sequence[float] | None = None) -> LogisticFit:
+def fit_logistic(
+    radii: Tensor, reach: float | Sequence[float] | None = None, resamples: int = _RESAMPLES, seed: int = 0
+) -> LogisticFit:
     """Fit the generalised logistic function to the accuracies that adversarial radii amount to.
 
     The points of the curve are A(0), A at every finite radius, and A up to ``reach``. Images that withstood
@@ -118,13 +124,16 @@ def fit_logistic(radii: Tensor, reach: float | Sequence[float] | None = None) ->
             the attack failed.
         reach: the largest strength that the attack tried, from where an even grid of points goes down to 0;
             or, of an attack that tries a few strengths only, all of these. At least 0.
+        resamples: how often the images are drawn anew for the uncertainty of R, at least 2; or 0, for none.
+        seed: of these draws, at least 0.
 
     Returns:
         The fit. It is not fitted, and says why, if there are fewer than four different radii above 0, if the
         search fails, if the covariance does not determine R, or if R lies outside the radii.
 
     Raises:
-        SettingError: if there are no radii, or one or the reach is negative or nan.
+        SettingError: if there are no radii, or one or the reach is negative or nan; if ``resamples`` is 1 or
+            negative, or the seed is negative.
 
     Example:
         >>> radii = 0.1 + 0.02 * torch.logit(torch.arange(0.5, 1000) / 1000)
@@ -132,6 +141,8 @@ def fit_logistic(radii: Tensor, reach: float | Sequence[float] | None = None) ->
         >>> round(fit.R, 3), fit.counts
         (0.1, True)
     """
+    require(resamples == 0 or resamples >= 2, "resamples", resamples, "must be 0 or at least 2")
+    require(seed >= 0, "seed", seed, "must be at least 0")
     finite = radii[radii.isfinite()].double().cpu()
     strengths = torch.cat([torch.zeros(1, dtype=torch.float64), finite, _tried(reach)]).unique()
     accuracies = relative_accuracy(radii.cpu(), strengths)
@@ -144,15 +155,21 @@ def fit_logistic(radii: Tensor, reach: float | Sequence[float] | None = None) ->
     if solution is None:
         return _not_fitted(len(radii), "the least-squares search found no solution")
     (R, rate, log_nu), covariance = solution
-    uncertainty = math.sqrt(covariance[0, 0]) * scale
-    if not math.isfinite(uncertainty):
+    fit_uncertainty = math.sqrt(covariance[0, 0]) * scale
+    if not math.isfinite(fit_uncertainty):
         return _not_fitted(len(radii), "the curve does not determine the inflection point")
     if not 0 < R * scale < float(found[-1]):
         return _not_fitted(len(radii), f"the inflection point {R * scale:.3g} lies outside the radii")
-    squares = np.square(y - _decline(x / scale, R, rate, log_nu))
+    squares = np.square(y - decline(x / scale, R, rate, log_nu))
+    uncertainty = math.nan
+    if resamples:
+        scaled = radii.double().cpu().numpy() / scale
+        again = resampled_inflections(x / scale, scaled, (R, rate, log_nu), resamples, seed)
+        uncertainty = float(again.std(ddof=1)) * scale
     return LogisticFit(
         R=R * scale,
         uncertainty=uncertainty,
+        fit_uncertainty=fit_uncertainty,
         Q=math.exp(log_nu),
         B=rate / scale,
         D=1.0,
@@ -162,6 +179,31 @@ def fit_logistic(radii: Tensor, reach: float | Sequence[float] | None = None) ->
         mse=float(squares.mean()),
         images=len(radii),
     )
+
+
+def difference_interval(
+    first: float, first_uncertainty: float, second: float, second_uncertainty: float
+) -> tuple[float, float]:
+    """Where the difference of two R's lies with a probability of 95 %, as far as it is a matter of images.
+
+    The uncertainties are taken for independent. Of two networks that were attacked at the same images they
+    are not: what is hard for one is mostly hard for the other, and the interval is rather too wide.
+
+    Args:
+        first: R of one network.
+        first_uncertainty: its standard deviation over images, :attr:`LogisticFit.uncertainty`.
+        second: R of the other.
+        second_uncertainty: its standard deviation.
+
+    Returns:
+        The ends of the interval of ``first − second``; the first is the more robust if both are above 0.
+
+    Example:
+        >>> [round(end, 4) for end in difference_interval(0.011, 0.0003, 0.007, 0.0004)]
+        [0.003, 0.005]
+    """
+    half = _NORMAL_95 * math.hypot(first_uncertainty, second_uncertainty)
+    return first - second - half, first - second + half
 
 
 def _tried(reach: float | Sequence[float] | None) -> Tensor:
@@ -176,27 +218,22 @@ def _tried(reach: float | Sequence[float] | None) -> Tensor:
     return tried
 
 
-def _decline(x: _Floats, R: float, rate: float, log_nu: float) -> _Floats:
-    """1 − (1 + ν e^(−rate (x − R)))^(−1/ν), without overflow."""
-    return -np.expm1(-np.logaddexp(0, log_nu - rate * (x - R)) / math.exp(log_nu))
-
-
-def _least_squares(x: _Floats, y: _Floats) -> tuple[tuple[float, float, float], _Floats] | None:
+def _least_squares(x: Floats, y: Floats) -> tuple[tuple[float, float, float], Floats] | None:
     """The best (R, rate, log ν) from several shapes to start with, and its covariance; none if all fail."""
     middle = float(np.interp(-0.5, -y, x))
     spread = float(np.interp(-0.25, -y, x) - np.interp(-0.75, -y, x))
     # The quartiles of the logistic function are 2 log 3 / rate apart
     rate = 2 * math.log(3) / max(spread, 1e-3 * float(x[-1]))
-    bounds = ([-np.inf, 0, -_LOG_NU], [np.inf, np.inf, _LOG_NU])
+    bounds = ([-np.inf, 0, -LOG_NU], [np.inf, np.inf, LOG_NU])
     best, least = None, math.inf
     for log_nu in _STARTS:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", OptimizeWarning)  # an infinite covariance says the same
-                found, covariance = curve_fit(_decline, x, y, p0=(middle, rate, log_nu), bounds=bounds)
+                found, covariance = curve_fit(decline, x, y, p0=(middle, rate, log_nu), bounds=bounds)
         except RuntimeError:
             continue
-        error = float(np.square(y - _decline(x, *found)).sum())
+        error = float(np.square(y - decline(x, *found)).sum())
         if error < least:
             best, least = ((float(found[0]), float(found[1]), float(found[2])), covariance), error
     return best
@@ -204,4 +241,4 @@ def _least_squares(x: _Floats, y: _Floats) -> tuple[tuple[float, float, float], 
 
 def _not_fitted(images: int, reason: str) -> LogisticFit:
     nan = math.nan
-    return LogisticFit(nan, nan, nan, nan, nan, nan, nan, nan, nan, images, reason)
+    return LogisticFit(nan, nan, nan, nan, nan, nan, nan, nan, nan, nan, images, reason)

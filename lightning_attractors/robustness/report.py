@@ -216,11 +216,12 @@ class AttackReport:
         )
 
     def _fitted(self) -> dict[str, Any]:
-        """R with its uncertainty and the rules it counts by; no R, but the reason, where there is no fit."""
+        """R, its uncertainties and the rules it counts by; no R, but the reason, where there is no fit."""
         fit = self.fit
         if fit is None or self.robustness is None:
             reason = self.reason
-            return {"R": None, "uncertainty": None, "fitted": False, "reason": reason, "counts": False}
+            nothing = dict.fromkeys(("R", "uncertainty", "fit_uncertainty"))
+            return {**nothing, "fitted": False, "reason": reason, "counts": False}
         values = {name: value for name, value in asdict(fit).items() if name != "reason"}
         rules = {"more_than_500_images": fit.enough_images, "R2_at_least_0.95": fit.good_fit}
         return {**values, "fitted": True, "reason": None, "rules": rules, "counts": fit.counts}
@@ -232,7 +233,7 @@ class AttackReport:
         if not (isinstance(trial, RadiusSearch) and trial.search is pgd_radii and len(steps)):
             return {}
         size, tried = trial.arguments["step_size"], range(1, trial.arguments["steps"] + 1)
-        in_steps = fit_logistic(torch.where(steps < 0, torch.inf, steps.double()), tried)
+        in_steps = fit_logistic(torch.where(steps < 0, torch.inf, steps.double()), tried, resamples=0)
         product = size * in_steps.R
         agrees = None
         if self.robustness is not None and in_steps.fitted:

@@ -11,26 +11,24 @@ from lightning_attractors.robustness import fgsm_radii
 MEAN, STD = 0.3, 0.25
 
 
-def test_strangers_of_the_example_are_measured_through_arguments(tmp_path):
+def test_a_stranger_of_the_example_is_measured_through_arguments(tmp_path):
     project = example("existing_project")
     torch.manual_seed(0)
     data = project.Bands(50, seed=1)
     module = project.PlainCNN()
-    arguments = {"unpack_batch": project.of_dict, "mean": project.MEAN, "std": project.STD}
-    measured(tmp_path, module, DataLoader(data, batch_size=20), attacks=["fgsm_radius"], **arguments)
+    loader = DataLoader(data, batch_size=20)
+    _, found = measured(tmp_path, module, loader, attacks=["fgsm_radius"], **project.CURVE)
+    assert found["images"]["all"] == 50
     module.eval()
     images = data.pixels * STD + MEAN
 
     def logits(pixels):
-        return module((pixels - MEAN) / STD)
+        return module((pixels - MEAN) / STD)[0]
 
     expected = fgsm_radii(logits, images, data.targets).radii
-    found = [float(row["radius"]) for row in rows(tmp_path, "fgsm_radius_radii")]
-    assert found == pytest.approx(expected.tolist(), abs=1e-5)
+    radii = [float(row["radius"]) for row in rows(tmp_path, "fgsm_radius_radii")]
+    assert radii == pytest.approx(expected.tolist(), abs=1e-5)
     assert (expected.isfinite() & (expected > 0)).any()
-    pairs = DataLoader(project.Pairs(50, seed=1), batch_size=20)
-    _, found = measured(tmp_path / "tuple", project.TupleCNN(), pairs, logits_fn=project.first_output)
-    assert found["images"]["all"] == 50
 
 
 def test_runs_are_compared_by_their_files(tmp_path, monkeypatch, capsys):
@@ -41,12 +39,12 @@ def test_runs_are_compared_by_their_files(tmp_path, monkeypatch, capsys):
     broken_off.write_text(
         json.dumps(report(tmp_path / "20", "pgd_radius") | {"complete": False, "counts": True})
     )
-    assert not example("compare_runs").read([tmp_path / "20"], "pgd_radius")[0]["counts"]
+    assert not example("studies/compare_runs").read([tmp_path / "20"], "pgd_radius")[0]["counts"]
     names = [str(tmp_path / name) for name in ("20", "40", "unsure", "nothing")]
     output = tmp_path / "scatter.png"
     monkeypatch.setattr(sys, "argv", ["compare_runs.py", *names, "--output", str(output)])
     monkeypatch.setenv("COLUMNS", "300")
-    example("compare_runs").main()
+    example("studies/compare_runs").main()
     printed = capsys.readouterr().out
     assert f"{report(tmp_path / '20', 'pgd_radius')['R']:.4f}" in printed
     assert "no image is classified correctly" in printed

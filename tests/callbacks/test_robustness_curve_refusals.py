@@ -27,14 +27,14 @@ def refused_before_training(path, module, data, **settings):
 def test_what_does_not_fit_is_said_before_training(tmp_path):
     project = example("existing_project")
     dicts = DataLoader(project.Bands(8, seed=1), batch_size=4)
-    pairs = DataLoader(project.Pairs(8, seed=1), batch_size=4)
     message = refused_before_training(tmp_path, project.PlainCNN(), dicts)
     assert message.startswith("unpack_batch=None")
     assert "pixels" in message
-    arguments = {"unpack_batch": project.of_dict}
+    arguments = {**project.CURVE, "mean": None, "std": None}
     message = refused_before_training(tmp_path, project.PlainCNN(), dicts, **arguments)
     assert "must lie from 0 to 1; give mean and std" in message
-    message = refused_before_training(tmp_path, project.TupleCNN(), pairs)
+    arguments = {**project.CURVE, "logits_fn": None}
+    message = refused_before_training(tmp_path, project.PlainCNN(), dicts, **arguments)
     assert message.startswith("logits_fn=None: must give the logits: forward gives tuple")
     message = refused_before_training(tmp_path, Bright(math.nan), loader())
     assert "without nan" in message

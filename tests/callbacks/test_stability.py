@@ -180,3 +180,90 @@ def test_equilibria_and_gain_bounds_are_reported_together(tmp_path):
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(SettingError, match=next(iter(settings))):
         StabilityCertificate(**settings)
+
+
+class TrainedError(Exception):
+    """Raised by the first training step: what is refused must be refused before it."""
+
+
+class Plain(L.LightningModule):
+    """A stranger whose parts are what a test makes them; ``weight`` is a plain attribute."""
+
+    def __init__(self, **parts):
+        super().__init__()
+        self.parameter = torch.nn.Parameter(torch.ones(1))
+        self.weight = torch.eye(3)
+        self.net = torch.nn.Linear(3, 3, bias=False)
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def training_step(self, batch, batch_idx):
+        raise TrainedError
+
+    def test_step(self, batch, batch_idx):
+        raise TrainedError
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def zeros(*shape):
+    return lambda module: torch.zeros(shape)
+
+
+def _fails(module, x):
+    raise KeyError("memories\nand more")
+
+
+REFUSED = {
+    "weights as plain attributes": (zeros(2, 3), lambda module, x: -x @ module.weight, "vector_field="),
+    "one dimension": (zeros(3), lambda module, x: -x, r"equilibria=\(3,\)"),
+    "no equilibria": (zeros(0, 3), lambda module, x: -x, r"equilibria=\(0, 3\)"),
+    "equilibria that are no tensor": (lambda module: [0.0], lambda module, x: -x, "equilibria='list'"),
+    "a scalar field": (zeros(2, 3), lambda module, x: x.sum(), r"vector_field=\(\(\)"),
+    "a field of another shape": (zeros(2, 3), lambda module, x: x[:, :1], r"vector_field=\(\(\d+, 1\)"),
+    "a field in float32": (
+        zeros(2, 3),
+        lambda module, x: -x.float(),
+        r"vector_field=\(\(\d+, 3\), torch.float32",
+    ),
+    "float32 within": (
+        zeros(2, 3),
+        lambda module, x: -(x.float() @ module.weight).double(),
+        "vector_field='.*must compute in float64 throughout",
+    ),
+    "another number of nodes": (zeros(2, 4), lambda module, x: -module.net(x), "vector_field='RuntimeError"),
+    "an error of its own": (zeros(2, 3), _fails, "vector_field=.*KeyError"),
+}
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+@pytest.mark.parametrize(("equilibria", "field", "text"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_certified_is_refused_in_one_line_before_anything_runs(
+    equilibria, field, text, stage, tmp_path
+):
+    trainer = trainer_in(tmp_path, StabilityCertificate(equilibria=equilibria, vector_field=field))
+    with pytest.raises(SettingError, match=rf"^(StabilityCertificate\.)?{text}") as refused:
+        getattr(trainer, stage)(Plain(), torch.ones(2, 2))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_gain_that_fails_is_refused_before_training(tmp_path):
+    module = Plain(gain_bounds=lambda: {"exact": torch.ones(2) @ torch.ones(3)})
+    with pytest.raises(SettingError, match=r"^StabilityCertificate\.gain_bounds='RuntimeError"):
+        trainer_in(tmp_path, StabilityCertificate()).fit(module, torch.ones(2, 2))
+
+
+def test_a_compiled_submodule_is_certified_as_what_was_compiled():
+    net = torch.nn.Linear(3, 3, bias=False)
+    torch.nn.init.eye_(net.weight).data.mul_(-1)
+    module = Plain(net=torch.compile(net, backend="eager"))
+    callback = StabilityCertificate(equilibria=zeros(1, 3), vector_field=lambda module, x: module.net(x))
+    (found,) = callback.certify(module)
+    assert found.stable
+    assert net.weight.dtype == torch.float32
+
+
+def test_the_report_says_what_its_verdicts_rest_on(tmp_path):
+    trainer_in(tmp_path, certificate()).fit(Stranger(), torch.ones(2, 2))
+    assert "no proof" in report(tmp_path)["evidence"]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from data_files import ready, same_images, write_cifar10
-
 from refusals import refusal
 
 from lightning_attractors.data import CIFAR10DataModule

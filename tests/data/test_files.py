@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 from data_files import ready, same_images, write_cifar10, write_mnist
-from torchvision import datasets
-
 from refusals import refusal
+from torchvision import datasets
 
 from lightning_attractors.data import CIFAR10DataModule, FashionMNISTDataModule, MNISTDataModule
 from lightning_attractors.errors import SettingError

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from data_files import ready, same_images, write_idx, write_mnist
-
 from refusals import refusal
 
 from lightning_attractors.data import FashionMNISTDataModule, MNISTDataModule
@@ -67,7 +66,8 @@ def test_arrays_that_are_not_mnist_are_refused(tmp_path: Path) -> None:
     ]:
         write_mnist(tmp_path, 60, 20)
         write_idx(folder / file, array)
-        assert refusal(ready, MNISTDataModule, tmp_path).startswith(f"root='{tmp_path}': {folder / file} {fault};")
+        message = refusal(ready, MNISTDataModule, tmp_path)
+        assert message.startswith(f"root='{tmp_path}': {folder / file} {fault};")
 
 
 def test_a_split_without_images_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def example(name):
+    """The module of a script, such as ``studies/compare_runs``."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

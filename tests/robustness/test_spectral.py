@@ -104,8 +104,8 @@ def test_bad_input_is_refused_in_one_line():
 
 
 def test_the_example_leaves_curves_of_a_run(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    spectrum = example("sa_node_spectrum")
+    monkeypatch.syspath_prepend(str(EXAMPLES / "studies"))
+    spectrum = example("studies/sa_node_spectrum")
     trainer = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
     trainer.strategy.connect(SANODE(num_classes=2, image_shape=(1, 7, 7), steps=3))
     trainer.save_checkpoint(tmp_path / "checkpoints" / "best.ckpt")

@@ -7,11 +7,12 @@ from lightning_attractors.dynamics.planted.couplings import (
     SpectralCoupling,
     make_coupling,
 )
+from lightning_attractors.dynamics.planted.damping import DampingName, check_damping, damping_scale
 from lightning_attractors.dynamics.planted.fields import CoupledField, DoubleWellField, FiringRateField
 from lightning_attractors.dynamics.planted.fused_euler import integrate_fused
 from lightning_attractors.dynamics.planted.fused_steps import FusedStep, fused_step_of, has_fused_step
 from lightning_attractors.dynamics.planted.gains import Gain, HillGain, check_gain
-from lightning_attractors.dynamics.planted.noise import DampedNoise, damping_scale
+from lightning_attractors.dynamics.planted.noise import DampedNoise
 from lightning_attractors.dynamics.planted.patterns import block_patterns, random_patterns
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Coupling",
     "CouplingName",
     "DampedNoise",
+    "DampingName",
     "DoubleWellField",
     "FiringRateField",
     "FusedStep",
@@ -27,6 +29,7 @@ __all__ = [
     "ProjectedCoupling",
     "SpectralCoupling",
     "block_patterns",
+    "check_damping",
     "check_gain",
     "damping_scale",
     "fused_step_of",

@@ -66,7 +66,12 @@ class Coupling(nn.Module, ABC):
 
     @abstractmethod
     def modes(self) -> Tensor:
-        """A real basis Φ of eigenvectors as columns, shape (N, N); the first K span the planted columns."""
+        """A real basis Φ as columns, shape (N, N).
+
+        The first K are Q, each an eigenvector where the planted ones share one eigenvalue; where each has
+        its own, Q only spans the same space. The others are eigenvectors, or the real and imaginary parts of
+        a pair.
+        """
 
     @abstractmethod
     def eigenvalues(self) -> Tensor:

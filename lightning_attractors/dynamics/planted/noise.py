@@ -7,24 +7,23 @@ import math
 import torch
 from torch import Tensor
 
-# e³ = 20: from tanh 20 on, d is 1 to the last bit of float64.
-_SATURATED = 3.0
+from lightning_attractors.dynamics.planted.damping import (
+    DampingName,
+    check_damping,
+    damping_of,
+    damping_slopes,
+)
+
 # Keeps logarithms and divisions finite at an attractor.
 _TINY = 1e-20
-
-
-def damping_scale(attractors: Tensor) -> float:
-    """D²: the geometric mean of the squared distances between attractors (K, N), K ≥ 2."""
-    return float(torch.nn.functional.pdist(attractors.double()).square().log().mean().exp())
 
 
 class DampedNoise:
     r"""The noise σ d(x) ξ(t) of a Langevin equation, ξ white and Gaussian (Chicchi et al., 2024).
 
-    d(x) = tanh(2 ∏_k ‖x − x̄⁽ᵏ⁾‖² / D²) lies in [0, 1] and is the same for all nodes of a state. It vanishes
-    at every attractor x̄⁽ᵏ⁾. The scale D², which the paper leaves open, is :func:`damping_scale`: with it the
-    product is about ‖x − x̄⁽ᵏ⁾‖²/D² near any attractor, whatever the number of attractors and nodes, and d
-    exceeds tanh 2 = 0.96 where attractors are, in the geometric mean, no nearer than they are to each other.
+    d(x) lies in [0, 1], is the same for all nodes of a state and vanishes at every attractor x̄⁽ᵏ⁾. It is a
+    function of the squared distances ‖x − x̄⁽ᵏ⁾‖² on the scale D², which the paper leaves open: its form is
+    one of :mod:`~lightning_attractors.dynamics.planted.damping`, its scale :func:`damping_scale`.
 
     One object is one realisation: every call draws the next ξ from the generator.
 
@@ -34,6 +33,10 @@ class DampedNoise:
         generator: where ξ comes from, on the device of the states.
         scale: D².
         shared: whether all states of a batch meet the same ξ(t), instead of each its own.
+        form: that of d, ``saturating`` or ``published``.
+
+    Raises:
+        SettingError: if there is no form of that name.
     """
 
     def __init__(
@@ -43,12 +46,15 @@ class DampedNoise:
         generator: torch.Generator,
         scale: float,
         shared: bool = False,
+        form: DampingName = "saturating",
     ) -> None:
+        check_damping(form)
         self.attractors = attractors
         self.sigma = sigma
         self.generator = generator
         self.scale = scale
         self.shared = shared
+        self.form = form
 
     def __call__(self, x: Tensor) -> Tensor:
         """σ d(x) ξ for states (B, N), differentiable in x; the factor √Δt is the integrator's."""
@@ -75,21 +81,14 @@ class DampedNoise:
 
     def damping(self, distances: Tensor) -> Tensor:
         """d, shape (B, 1), from the distances (B, K)."""
-        return _doubled_product(distances).tanh()
+        return damping_of(self.form, distances)
 
     def pull_back_(
         self, x: Tensor, distances: Tensor, adjoint: Tensor, draw: Tensor, dt: float, out: Tensor
     ) -> None:
         """Add σ √Δt ⟨l, ξ⟩ ∇d(x), the noise's share of a step's adjoint, to ``out`` (B, N)."""
-        product = _doubled_product(distances)
         # ∇d = Σ_k w_k (x − x̄⁽ᵏ⁾)
-        weights = 2 / self.scale * (1 - product.tanh().square()) * (product / distances)
+        weights = 2 / self.scale * damping_slopes(self.form, distances)
         weights *= self.amplitude(dt) * (adjoint * draw).sum(dim=1, keepdim=True)
         out.addcmul_(x, weights.sum(dim=1, keepdim=True).to(x.dtype))
         out.addmm_(weights.to(x.dtype), self.attractors, alpha=-1)
-
-
-def _doubled_product(distances: Tensor) -> Tensor:
-    """2 ∏_k of distances (B, K), shape (B, 1), up to where tanh is 1; in logarithms, against overflow."""
-    total = distances.log().sum(dim=1, keepdim=True) + math.log(2)
-    return total.clamp(max=_SATURATED).exp()

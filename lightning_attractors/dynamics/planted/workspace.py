@@ -22,7 +22,12 @@ class Workspace:
         self._free: deque[Tensor] = deque(maxlen=_CAPACITY)
 
     def lease(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Lease:
-        """Lend an uninitialised tensor, from the pool if one of that shape and type is there."""
+        """Lend an uninitialised tensor, from the pool if one of that shape and type is there.
+
+        Compiled code has buffers of its own: a pool that changes from call to call is no constant of a graph.
+        """
+        if torch.compiler.is_compiling():
+            return Lease(None, torch.empty(shape, dtype=dtype, device=device))
         for index, buffer in enumerate(self._free):
             if buffer.shape == shape and buffer.dtype == dtype and buffer.device == device:
                 del self._free[index]
@@ -35,15 +40,19 @@ class Workspace:
 
 
 class Lease:
-    """A buffer that belongs to whoever holds the lease, and returns to the pool with its last reference.
+    """A buffer that belongs to whoever holds the lease, and returns to its pool with the last reference.
 
     Attributes:
         buffer: the tensor; keep the lease as long as it is in use.
     """
 
-    def __init__(self, workspace: Workspace, buffer: Tensor) -> None:
+    # For leases that were never initialised, as torch.compile makes them while it traces.
+    _workspace: Workspace | None = None
+
+    def __init__(self, workspace: Workspace | None, buffer: Tensor) -> None:
         self._workspace = workspace
         self.buffer = buffer
 
     def __del__(self) -> None:
-        self._workspace._take_back(self.buffer)
+        if self._workspace is not None:
+            self._workspace._take_back(self.buffer)

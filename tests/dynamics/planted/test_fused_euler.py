@@ -23,6 +23,9 @@ class Problem:
         self.attractors = torch.rand(3, nodes, dtype=dtype)
         coupling = (scale * torch.randn(nodes, nodes, dtype=dtype)).requires_grad_()
         self.inputs = [torch.rand(4, nodes, dtype=dtype, requires_grad=True), coupling]
+        if "noisy" in kind:
+            # Near attractors, where the damping has a slope
+            self.inputs[0] = (self.attractors[[0, 1, 2, 0]] + 0.3 * self.inputs[0].detach()).requires_grad_()
         if kind == "double well":
             self.inputs.append(torch.tensor(0.7, dtype=dtype, requires_grad=True))
 
@@ -32,7 +35,10 @@ class Problem:
     def noise(self):
         generator = keyed_generator(torch.device("cpu"), 3)
         scale = damping_scale(self.attractors)
-        return DampedNoise(self.attractors, 0.4, generator, scale) if self.kind == "noisy" else None
+        if "noisy" not in self.kind:
+            return None
+        form = "published" if self.kind == "noisy as published" else "saturating"
+        return DampedNoise(self.attractors, 0.4, generator, scale, form=form)
 
     def plain(self, x, *parameters, steps=12):
         noise = self.noise()
@@ -44,7 +50,7 @@ class Problem:
         return integrate_fused(self.field(*parameters), x, DT, steps, self.bound, self.noise())
 
 
-@pytest.fixture(params=["double well", "firing rate", "noisy"])
+@pytest.fixture(params=["double well", "firing rate", "noisy", "noisy as published"])
 def kind(request):
     return request.param
 

@@ -19,20 +19,13 @@ def damping(attractors, x):
     return silent.damping(silent.distances(x))
 
 
-def test_damping_is_tanh_of_the_product_of_scaled_squared_distances():
-    attractors = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
-    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
-    # Squared distances 5, 8 and 5 to the attractors, 9, 16 and 25 between them.
-    assert damping(attractors, x).item() == pytest.approx(math.tanh(2 * 5 * 8 * 5 / (9 * 16 * 25)))
-
-
 @pytest.mark.parametrize(("classes", "nodes"), [(3, 49), (10, 784), (26, 49)])
 def test_noise_is_silent_at_attractors_and_loud_far_away(classes, nodes):
     attractors = random_patterns(classes, nodes, 0.0, 1.04)
     assert damping(attractors, attractors).max() < 1e-10
     assert noise(attractors)(attractors).abs().max() < 1e-8
     # Images with a digit's share of bright pixels, and states twice as far as attractors are from each other.
-    assert damping(attractors, torch.rand(100, nodes).lt(0.15).float()).mean() > 0.7
+    assert damping(attractors, torch.rand(100, nodes).lt(0.15).float()).mean() > 0.99
     away = torch.nn.functional.normalize(torch.randn(100, nodes), dim=1)
     scale = noise(attractors).scale
     assert damping(attractors, attractors[:1] + 2 * scale**0.5 * away).min() > 0.99

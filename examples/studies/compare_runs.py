@@ -1,8 +1,9 @@
-"""Accuracy against robustness over many runs: ``python examples/compare_runs.py runs/*/version_*``.
+"""Accuracy against robustness over many runs: ``python examples/studies/compare_runs.py runs/*/version_*``.
 
 Reads the JSON files that ``RobustnessCurve`` left in the runs' folders, prints a table and draws one point
-per run, by model. Open points do not count: they have 500 images or fewer behind them, or R² below 0.95, or
-were interrupted.
+per run, by model. Beside R, with its standard deviation over images, stands how far it lies below that of the
+most robust run that counts: an interval of 95 %, as far as it is a matter of images. Open points do not
+count: they have 500 images or fewer behind them, or R² below 0.95, or were interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+
+from lightning_attractors.robustness import difference_interval
 
 
 def read(folders: list[Path], attack: str) -> list[dict[str, Any]]:
@@ -31,19 +34,35 @@ def read(folders: list[Path], attack: str) -> list[dict[str, Any]]:
 
 def tabulate(runs: list[dict[str, Any]], attack: str) -> Table:
     """One row per run, the most robust first; those without R last, with the reason."""
-    table = Table("run", "model", "accuracy", "R", "R²", "images", "counts", title=attack)
-    for run in sorted(runs, key=lambda run: -(run["R"] or 0.0)):
+    table = Table("run", "model", "accuracy", "R", "below the best", "R²", "images", "counts", title=attack)
+    ordered = sorted(runs, key=lambda run: -(run["R"] or 0.0))
+    best = next((run for run in ordered if run["counts"]), None)
+    for run in ordered:
         fitted = run["fitted"]
         table.add_row(
             run["run"],
             run["model"],
             f"{run['accuracy']:.4f}",
             f"{run['R']:.4f} ± {run['uncertainty']:.4f}" if fitted else run["reason"],
+            behind(run, best),
             f"{run['R2']:.4f}" if fitted else "",
             str(run["images"]["counted"]),
             ("yes" if run["counts"] else "no") if run["complete"] else "no, interrupted",
         )
     return table
+
+
+def behind(run: dict[str, Any], best: dict[str, Any] | None) -> str:
+    """How much less robust a run is than the best, as an interval of 95 %; empty where that is not known."""
+    # Files from before there was a bootstrap give the fit's uncertainty alone
+    if (
+        best is None
+        or best is run
+        or not all(one["fitted"] and "fit_uncertainty" in one for one in (run, best))
+    ):
+        return ""
+    low, high = difference_interval(best["R"], best["uncertainty"], run["R"], run["uncertainty"])
+    return f"{low:.4f} to {high:.4f}"
 
 
 def draw(runs: list[dict[str, Any]], attack: str) -> Figure:

@@ -1,9 +1,10 @@
-"""Which spectral coefficients matter? ``python examples/sa_node_spectrum.py runs/sa_node_letters/version_0``.
+"""Which spectral coefficients matter? ``python examples/studies/sa_node_spectrum.py RUN``.
 
-An image is x = Φ c in the eigenvectors of the coupling A of a trained SA-nODE (Marino et al., 2024, figures 5
-and 6). Noise from N(0, σ²) is put on a random fraction f of the coefficients, and on one coefficient at a
-time; drawn is the MSE that it leaves in the steady state, in units of the attractors' ‖φ‖² = N a². Reported
-is the largest f up to which the MSE has degraded by at most 5 % of that.
+RUN is the folder of a run of SANODE, such as ``runs/sa_node_letters/version_0``. An image is x = Φ c in the
+eigenvectors of the coupling A of a trained SA-nODE (Marino et al., 2024, figures 5 and 6). Noise from
+N(0, σ²) is put on a random fraction f of the coefficients, and on one coefficient at a time; drawn is the MSE
+that it leaves in the steady state, in units of the attractors' ‖φ‖² = N a². Reported is the largest f up to
+which the MSE has degraded by at most 5 % of that.
 
 Writes ``spectrum.png``, ``spectrum.json`` and the two tables ``spectrum_fractions.csv`` and
 ``spectrum_modes.csv`` into the folder of the run.
@@ -16,7 +17,7 @@ import json
 from pathlib import Path
 
 import torch
-from finished_runs import best_checkpoint, test_images
+from finished_runs import test_images, trained
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -30,7 +31,7 @@ Curves = dict[float, Tensor]
 
 def probe_of(run: Path, count: int) -> tuple[SANODE, SpectralProbe]:
     """The best model of a run and the probe of it, with the first test images of the run's data."""
-    model = SANODE.load_from_checkpoint(best_checkpoint(run), map_location="cpu").eval()
+    model = trained(run, SANODE)
     images, labels = test_images(run, count)
 
     def final_states(states: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Does a trained NMODE withstand attacks, and do its certificates? ``python examples/nmode_attacks.py RUN``.
+"""Do a trained NMODE and its certificates hold? ``python examples/studies/nmode_attacks.py RUN``.
 
 RUN is the folder of a run, such as ``runs/nmode_mnist/version_0``. Attacks the best checkpoint on the first
 test images within L∞ distance δ and prints one table: accuracies under attack, and shares of images whose
@@ -14,23 +14,13 @@ APGD, Square and AutoAttack take hours for 10 000 images on two cores; ``--attac
 from __future__ import annotations
 
 import argparse
-import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import finished_runs as runs
 import torch
 import torchattacks
-from finished_runs import (
-    BATCH,
-    Attack,
-    MarginPGD,
-    attacked,
-    best_checkpoint,
-    classes_of,
-    conclude,
-    margin,
-    nearer,
-    test_images,
-)
+from finished_runs import BATCH, Attack, MarginPGD, RadiusAttack
 from torch import Tensor, nn
 
 from lightning_attractors.certificates import (
@@ -43,6 +33,8 @@ from lightning_attractors.certificates import (
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
 from lightning_attractors.norms import distances
+from lightning_attractors.robustness import PGD
+from lightning_attractors.robustness.attacks import Logits, Strength
 from lightning_attractors.robustness.masking import clearly_more
 
 # 2.5 δ / 40: forty steps can cross the ball, as Madry et al. chose it.
@@ -67,12 +59,6 @@ def attacks(model: nn.Module, delta: float, classes: int) -> dict[str, tuple[str
             torchattacks.AutoAttack(model, eps=delta, n_classes=classes, seed=0),
         ),
     }
-
-
-def trained(run: Path) -> NMODE:
-    """The best model of a run, ready to be attacked."""
-    model = NMODE.load_from_checkpoint(best_checkpoint(run), map_location="cpu")
-    return model.eval().requires_grad_(False)
 
 
 def certified_radii(model: NMODE, images: Tensor, labels: Tensor, delta: float) -> dict[str, Tensor]:
@@ -100,76 +86,41 @@ def certified_radii(model: NMODE, images: Tensor, labels: Tensor, delta: float) 
     return found
 
 
-def counterexamples(
-    model: NMODE, images: Tensor, labels: Tensor, changed: Tensor, radii: dict[str, Tensor]
-) -> list[str]:
-    """One line for every changed image that is inside a certificate and has another class."""
-    moved = distances(changed, images, "linf")
-    predicted = classes_of(model, changed)
-    lines = []
-    for kind, proved in radii.items():
-        inside = (proved > 0) & (moved <= proved)  # a radius of 0 says that nothing is proved
-        for i in torch.nonzero((predicted != labels) & inside)[:, 0].tolist():
-            lines.append(
-                f"image {i}: {int(labels[i])} became {int(predicted[i])} at distance {moved[i]:.9g}, "
-                f"inside the radius {proved[i]:.9g} ({kind})"
-            )
-    return lines
+class Vertices(PGD):
+    """Random vertices of each image's box in place of steps; PGD keeps that of the smallest margin."""
+
+    def path(self, logits_fn: Logits, images: Tensor, labels: Tensor, strength: Strength) -> Iterator[Tensor]:
+        for _ in range(self.steps):
+            signs = torch.randint(0, 2, images.shape).float() * 2 - 1
+            yield self.project(images + signs, images, strength)
 
 
 def at_radius(model: NMODE, images: Tensor, labels: Tensor, queries: int) -> list[str]:
-    """Attack every image at its own certified radius, and say which attack found how much.
+    """Attack every image at the radius that intervals certify for it: counterexamples, one line each.
 
-    Images of about the same radius are attacked together: the attacks of torchattacks take one radius for
-    all, the smallest of the batch, while vertices and ascents use that of each image.
-
-    Returns:
-        Counterexamples, one line each.
+    Vertices and ascents use the radius of each image, the attacks of torchattacks the smallest of the batch.
     """
     radii = interval_radii(model.features, model.head, images, labels, 0.5, 1e-5, (0.0, 1.0), BATCH)
-    certified = torch.nonzero(radii > 0)[:, 0]
-    certified = certified[radii[certified].argsort()]
-    if len(certified) == 0:
-        print("No image has a certified radius.")
-        return []
-    kinds = ("vertices", "PGD", "APGD", "Square")
-    closest = dict.fromkeys(kinds, math.inf)
-    lines = []
-    for part in certified.split(BATCH):
-        x, y, reach = images[part], labels[part], radii[part]
-        smallest = float(reach[0])
-        apgd = torchattacks.APGD(model, eps=smallest, steps=STEPS, n_restarts=2)
-        square = torchattacks.Square(model, eps=smallest, n_queries=queries)
-        pgd = MarginPGD(steps=STEPS, restarts=5)(model, x, y, inner(reach))
-        found = vertices(model, x, y, reach), pgd, apgd(x, y), square(x, y)
-        for kind, changed in zip(kinds, found, strict=True):
-            closest[kind] = min(closest[kind], float(margin(model, changed, y).detach().min()))
-            for line in counterexamples(model, x, y, changed.detach(), {"at its radius": reach}):
-                lines.append(f"{kind}: {line}")
-    print(f"{len(certified)} of {len(images)} images have a certified radius, median {radii.median():.4f}")
-    shown = ", ".join(f"{kind} {value:.3g}" for kind, value in closest.items())
-    print(f"The smallest margins that attacks at the radius leave: {shown}")
-    return lines
+    print(f"{(radii > 0).sum()} of {len(images)} images have a certified radius, median {radii.median():.4f}")
 
+    def inner(reach: Tensor) -> Tensor:
+        """Radii in float32 that rounding does not carry anybody across."""
+        return (reach - ROUNDING).clamp(min=0).float()
 
-def inner(radii: Tensor) -> Tensor:
-    """Radii (n,) in float32 that rounding does not carry anybody across."""
-    return (radii - ROUNDING).clamp(min=0).float()
+    def apgd(x: Tensor, y: Tensor, reach: Tensor) -> Tensor:
+        return torchattacks.APGD(model, eps=float(reach[0]), steps=STEPS, n_restarts=2)(x, y)
 
+    def square(x: Tensor, y: Tensor, reach: Tensor) -> Tensor:
+        return torchattacks.Square(model, eps=float(reach[0]), n_queries=queries)(x, y)
 
-def within(images: Tensor, change: Tensor, radii: Tensor) -> Tensor:
-    """Images + change, not farther away than the radii (n,) and in [0, 1]; exact, in float32."""
-    reach = inner(radii).view(-1, 1, 1, 1)
-    return (images + change.clamp(-reach, reach)).clamp(0, 1)
-
-
-def vertices(model: nn.Module, images: Tensor, labels: Tensor, radii: Tensor, tries: int = 20) -> Tensor:
-    """The random vertex of each image's box with the smallest margin."""
-    best = images.clone()
-    for _ in range(tries):
-        signs = torch.randint(0, 2, images.shape).float() * 2 - 1
-        best = nearer(model, labels, best, within(images, signs, radii))
-    return best
+    kinds: dict[str, RadiusAttack] = {
+        "PGD": lambda x, y, reach: MarginPGD(steps=STEPS, restarts=5)(model, x, y, inner(reach)),
+        "vertices": lambda x, y, reach: Vertices(steps=20)(model, x, y, inner(reach)),
+        "APGD": apgd,
+        "Square": square,
+    }
+    jobs = [(kind, attack, part) for part in runs.batches_by_radius(radii) for kind, attack in kinds.items()]
+    return runs.attack_at_radii(model, images, labels, radii, "linf", jobs)
 
 
 def masking(withstood: dict[str, Tensor]) -> str:
@@ -190,6 +141,31 @@ def masking(withstood: dict[str, Tensor]) -> str:
     )
 
 
+def table(model: NMODE, images: Tensor, labels: Tensor, names: list[str], delta: float) -> list[str]:
+    """Print accuracies under attack and proved ones, and give the counterexamples, one line each."""
+    clean = runs.classes_of(model, images) == labels
+    radii = certified_radii(model, images, labels, delta)
+    known, broken = attacks(model, delta, model.head.out_features), []
+    withstood: dict[str, Tensor] = {}
+    print("| | accuracy in % | largest distance |\n|---|---|---|")
+    print(f"| clean | {100 * clean.double().mean():.2f} | 0 |", flush=True)
+    for name in names:
+        title, attack = known[name]
+        changed = runs.attacked(model, attack, images, labels)
+        lead, moved = runs.lead(model, changed, labels), distances(changed, images, "linf")
+        withstood[name] = lead <= 0
+        share = withstood[name].double().mean()
+        print(f"| {title} | {100 * share:.2f} | {moved.max():.7f} |", flush=True)
+        for kind, proved in radii.items():
+            found = runs.breaches(lead, moved, proved)
+            broken += [f"{title}: image {i} {text} ({kind})" for i, text in found]
+    for kind, proved in radii.items():
+        share = (clean & (proved >= delta)).double().mean()
+        print(f"| certified: {kind} | {100 * share:.2f} | |")
+    print(f"\n{masking(withstood)}")
+    return broken
+
+
 def main() -> None:
     """Attack, certify, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -204,30 +180,13 @@ def main() -> None:
     if unknown := set(names) - set(ATTACKS):
         parser.error(f"--attacks: {', '.join(sorted(unknown))} is none of {', '.join(ATTACKS)}")
     torch.manual_seed(0)
-    model = trained(arguments.run)
-    images, labels = test_images(arguments.run, arguments.max_images)
+    model = runs.trained(arguments.run, NMODE)
+    images, labels = runs.test_images(arguments.run, arguments.max_images)
     if arguments.at_radius:
-        conclude(at_radius(model, images, labels, arguments.queries))
+        runs.conclude(at_radius(model, images, labels, arguments.queries))
         return
-    clean = classes_of(model, images) == labels
-    radii = certified_radii(model, images, labels, arguments.delta)
-    known, broken = attacks(model, arguments.delta, model.head.out_features), []
-    withstood: dict[str, Tensor] = {}
     print(f"\n{arguments.run}: {len(images)} test images, L∞ distance δ = {arguments.delta:g}\n")
-    print("| | accuracy in % | largest distance |\n|---|---|---|")
-    print(f"| clean | {100 * clean.double().mean():.2f} | 0 |", flush=True)
-    for name in names:
-        title, attack = known[name]
-        changed = attacked(model, attack, images, labels)
-        withstood[name] = classes_of(model, changed) == labels
-        share, largest = withstood[name].double().mean(), distances(changed, images, "linf").max()
-        print(f"| {title} | {100 * share:.2f} | {largest:.7f} |", flush=True)
-        broken += [f"{title}: {line}" for line in counterexamples(model, images, labels, changed, radii)]
-    for kind, proved in radii.items():
-        share = (clean & (proved >= arguments.delta)).double().mean()
-        print(f"| certified: {kind} | {100 * share:.2f} | |")
-    print(f"\n{masking(withstood)}")
-    conclude(broken)
+    runs.conclude(table(model, images, labels, names, arguments.delta))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,32 @@
-"""Does noise while training buy robustness? ``python examples/cvfr_attacks.py letters`` (or ``mnist``).
+"""Does training with noise buy robustness? ``python examples/studies/cvfr_attacks.py letters`` (``mnist``).
 
 Trains CVFR from its stochastic config for every σ (0 too) and seed, attacks the best checkpoint of each with
 random corruptions A (a fraction p of the pixels replaced by U(0, 1)) and B (U(−p, p) added to every pixel),
 and writes one table per attack: accuracy against p, mean and standard deviation over the seeds. Models that
-are there already are not trained again. Everything is in ``runs/cvfr_attacks_<data>``.
+are there already are not trained again. Everything is in ``runs/cvfr_attacks_<data>_<damping>``.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
+import finished_runs
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_attractors.data import LettersDataModule, MNISTDataModule
+from lightning_attractors.dynamics import DampingName
 from lightning_attractors.models import CVFR
 from lightning_attractors.robustness import CORRUPTIONS, corruption_curve
 from lightning_attractors.training import faster_precision
+from lightning_attractors.writing import csv_table, write_atomically
 
 ATTACKS = {"A": "replace_pixels", "B": "add_uniform"}
 STRENGTHS = [k / 10 for k in range(10)]
@@ -32,7 +35,7 @@ SEEDS = {"letters": 5, "mnist": 2}
 Batches = list[tuple[Tensor, Tensor]]
 
 
-def trained(data: str, sigma: float, seed: int, root: Path) -> CVFR:
+def trained(data: str, sigma: float, seed: int, root: Path, damping: str) -> CVFR:
     """The model of one σ and seed, from its checkpoint or trained now."""
     folder, unfinished = root / f"sigma_{sigma}_seed_{seed}", root / "unfinished"
     if not folder.exists():
@@ -41,6 +44,7 @@ def trained(data: str, sigma: float, seed: int, root: Path) -> CVFR:
             "config": f"configs/cvfr_{data}_stochastic.yaml",
             "seed_everything": seed,
             "model.sigma": sigma,
+            "model.damping": damping,
             "model.seed": seed,
             "data.seed": seed,
             "trainer.logger.save_dir": root,
@@ -51,8 +55,7 @@ def trained(data: str, sigma: float, seed: int, root: Path) -> CVFR:
         options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
         subprocess.run([sys.executable, "-m", "lightning_attractors", "fit", *options], check=True)
         unfinished.rename(folder)
-    checkpoint = folder / "version_0" / "checkpoints" / "best.ckpt"
-    return CVFR.load_from_checkpoint(checkpoint, map_location="cpu").eval()
+    return finished_runs.trained(folder / "version_0", CVFR)
 
 
 def test_batches(data: str, max_images: int) -> Batches:
@@ -92,10 +95,8 @@ def report(results: dict[float, Tensor], attack: str, root: Path) -> None:
             for sigma, a in results.items()
             for seed in range(len(a))
         ]
-    with open(root / f"attack_{attack}.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["attack", "sigma", "seed", "p", "accuracy"])
-        writer.writerows(rows)
+    header = ("attack", "sigma", "seed", "p", "accuracy")
+    write_atomically(root / f"attack_{attack}.csv", csv_table(header, rows))
 
 
 def draw(results: dict[str, dict[float, Tensor]], path: Path) -> None:
@@ -117,13 +118,17 @@ def main() -> None:
     parser.add_argument("data", choices=sorted(SIGMAS))
     parser.add_argument("--seeds", type=int, help="number of seeds, at least 2 (default: 5 letters, 2 MNIST)")
     parser.add_argument("--images", type=int, default=3000, help="test images to attack (default: 3000)")
+    parser.add_argument("--damping", choices=get_args(DampingName), default="saturating")
+    parser.add_argument("--without-noise", action="store_true", help="attack them with the noise off")
     arguments = parser.parse_args()
-    data, seeds = arguments.data, arguments.seeds or SEEDS[arguments.data]
-    root = Path("runs") / f"cvfr_attacks_{data}"
+    data, seeds, damping = arguments.data, arguments.seeds or SEEDS[arguments.data], arguments.damping
+    root = Path("runs") / f"cvfr_attacks_{data}_{damping}"
     batches = test_batches(data, arguments.images)
     results: dict[str, dict[float, Tensor]] = {attack: {} for attack in ATTACKS}
     for sigma in SIGMAS[data]:
-        models = [trained(data, sigma, seed, root) for seed in range(seeds)]
+        models = [trained(data, sigma, seed, root, damping) for seed in range(seeds)]
+        for model in models:
+            model.eval_noise = not arguments.without_noise
         for attack, curves in results.items():
             curves[sigma] = torch.stack([attacked(model, batches, attack) for model in models])
     for attack, curves in results.items():
