@@ -49,7 +49,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
         map_location: as for ``torch.load``.
 
     Raises:
-        pickle.UnpicklingError: if it is beyond that too.
+        pickle.UnpicklingError: if it is beyond that too, as lists of a foreign type are for torch 2.9.
     """
     strangers: list[Any] = [(Unread, name) for name in foreign_types(path)]
     with safe_globals(strangers):

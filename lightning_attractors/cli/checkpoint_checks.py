@@ -6,12 +6,14 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.reading import foreign_types, read_checkpoint
+from lightning_attractors.reading import foreign_types
 
 _ALWAYS = ("state_dict", "pytorch-lightning_version")
 # What is restored when a training goes on, and of which kind it is.
@@ -28,7 +30,9 @@ _UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, Attr
 
 
 def check_checkpoint(path: str, resumes: bool, trusted: bool = False) -> None:
-    """Refuse a checkpoint file that is missing, damaged or not Lightning's. Nothing in it is run.
+    """Refuse a checkpoint file that is missing, damaged or not Lightning's.
+
+    Nothing in it is run, unless it is trusted.
 
     Args:
         path: the file.
@@ -55,24 +59,25 @@ def check_checkpoint(path: str, resumes: bool, trusted: bool = False) -> None:
 
 
 def _content(path: str, trusted: bool) -> Any:
+    valid = "must be a checkpoint file that exists and is whole"
+    require(Path(path).is_file(), "ckpt_path", path, valid)  # devices have no end
     try:
         with zipfile.ZipFile(path) as archive:
             whole = archive.testzip() is None
             saved = any(name.endswith("data.pkl") for name in archive.namelist())
     except (OSError, zipfile.BadZipFile):
         whole = saved = False
-    require(whole, "ckpt_path", path, "must be a checkpoint file that exists and is whole")
+    require(whole, "ckpt_path", path, valid)
     require(saved, "ckpt_path", path, "must be a checkpoint: this is another kind of zip file")
     try:
-        foreign = foreign_types(path)
-        content = read_checkpoint(path)
+        foreign = [] if trusted else foreign_types(path)
+        content = None if foreign else torch.load(path, map_location="cpu", weights_only=not trusted)
     except _UNREADABLE as error:
         valid = f"must be a checkpoint that torch can read ({type(error).__name__})"
         raise SettingError("ckpt_path", path, valid) from error
-    if not trusted:
-        brings = ", ".join(foreign[:3])
-        valid = f"brings types of its own ({brings}); only if you trust the file: --weights_only false"
-        require(not foreign, "ckpt_path", path, valid)
+    brings = ", ".join(foreign[:3])
+    valid = f"brings types of its own ({brings}); only if you trust the file: --weights_only false"
+    require(not foreign, "ckpt_path", path, valid)
     return content
 
 

@@ -68,7 +68,7 @@ _LOGGER = {
 }
 
 _FOR_PEOPLE = (SettingError, NonFiniteError, UnstableError, CollapsedError, MisconfigurationException)
-_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def run() -> None:
@@ -102,8 +102,8 @@ def run() -> None:
 def _meant_for_people(error: BaseException | None) -> BaseException | None:
     """The first error in the chain of causes that a user is meant to read: jsonargparse wraps them."""
     while error is not None and not isinstance(error, _FOR_PEOPLE):
-        if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
-            return OSError(f"{error.filename}: {error.strerror}; what was there before is whole")
+        if isinstance(error, OSError) and error.errno in _DISK_REFUSES:
+            return OSError(f"{error.filename or 'disk'}: {error.strerror}; what was there before is whole")
         error = error.__cause__ or error.__context__
     return error
 

@@ -80,3 +80,8 @@ def test_zip_files_of_another_kind_and_text_are_refused(tmp_path):
         assert "must be a checkpoint file that exists and is whole" in refusal(
             check_checkpoint, str(path), True
         )
+
+
+@pytest.mark.parametrize("path", ["nowhere.ckpt", ".", "/dev/zero"])
+def test_what_is_no_file_is_refused(path):
+    assert "must be a checkpoint file that exists and is whole" in refusal(check_checkpoint, path, True)

@@ -1,7 +1,10 @@
 """Runs that are killed and resumed, of every family, end with the weights of runs that were not."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import torch
@@ -148,20 +151,24 @@ def test_the_newest_run_is_gone_on_with_or_refused():
     assert checkpoint()["epoch"] == 1
 
 
+def test_two_processes_do_not_go_on_with_one_run():
+    run("fit", *LETTERS)
+    script = "import sys; from lightning_attractors.cli.runs import *\n"
+    script += "hold(Path(sys.argv[1])); print('has it', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", script, RUN], stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout.readline() == "has it\n"
+        message = refused("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 2)
+        assert "another process is training in this folder" in message
+    run("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 2)
+
+
 def test_a_finished_run_that_goes_on_tests_its_best(capsys):
-    run(
-        "fit",
-        *LETTERS,
-        "--data.noise_train",
-        0.6,
-        "--trainer.max_epochs",
-        6,
-        "--trainer.limit_val_batches",
-        1,
-    )
+    settings = ["--data.noise_train", 0.6, "--trainer.max_epochs", 6, "--trainer.limit_val_batches", 1]
+    run("fit", *LETTERS, *settings)
     before = checkpoint(name="best")
+    assert before["epoch"] < 5
     capsys.readouterr()
-    run("fit", *LETTERS, "--data.noise_train", 0.6, "--trainer.max_epochs", 6, "--ckpt_path", "last")
+    run("fit", *LETTERS, *settings, "--ckpt_path", "last")
     assert table_of(capsys.readouterr().out)["best checkpoint"] == f"{RUN}/checkpoints/best.ckpt"
     assert checkpoint(name="best")["epoch"] == before["epoch"]
 
