@@ -4,8 +4,8 @@
     python examples/studies/kills.py NMODE --kills 4
 
 A quarter of a family's kills falls into the first seconds, a quarter into the writing of a checkpoint, when
-the new file is on the disk but does not have its name yet, and the rest anywhere from the start to the end
-of the test that follows training. Two runs of three have their TMPDIR on another file system
+the new file is on the disk but does not have its name yet, and the rest into the second half of its time,
+which is training and the test that follows. Two runs of three have their TMPDIR on another file system
 (``--tmpdir``). A run that was killed before its first checkpoint must say that there is nothing to resume,
 and starts anew. In the end everything in ``last.ckpt`` and ``best.ckpt`` must be equal to that of a run
 that was not killed.
@@ -88,12 +88,13 @@ def finish(folder: Path, tmpdir: str | None, arguments: list[str]) -> tuple[int,
 def kill_one(folder: Path, tmpdir: str | None, family: str, number: int, seconds: float, rng: Any) -> str:
     """Start a run and kill it; says when."""
     if number % 4 == 1:
-        nth = rng.randint(1, 2 * EPOCHS)
+        nth = rng.randint(1, EPOCHS + 1)  # the last one of every epoch, and at least one that is best
         process = start(folder, tmpdir, ["-c", AT_WRITE, str(nth)], command(family))
-        process.communicate()
-        # fewer checkpoints may be written: then the run has come to its end
-        return f"as file {nth} was written" if process.returncode == -signal.SIGKILL else "not at all"
-    moment = rng.uniform(0, FIRST_SECONDS if number % 4 == 3 else seconds)
+        said, _ = process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            sys.exit(said)
+        return f"as file {nth} was written"
+    moment = rng.uniform(0, FIRST_SECONDS) if number % 4 == 3 else rng.uniform(seconds / 2, seconds)
     process = start(folder, tmpdir, ["-m", "lightning_attractors"], command(family))
     try:
         process.communicate(timeout=moment)
@@ -117,10 +118,14 @@ def resume(folder: Path, tmpdir: str | None, family: str) -> str:
     return "nothing to resume"
 
 
+def newest(folder: Path) -> Path:
+    """The newest run in a folder."""
+    return max(folder.glob("runs/version_*"), key=lambda path: int(path.name[8:]))
+
+
 def checkpoint(folder: Path, name: str) -> Any:
     """The checkpoint of the newest run in a folder."""
-    runs = sorted(folder.glob("runs/version_*/checkpoints"), key=lambda path: int(path.parent.name[8:]))
-    return torch.load(runs[-1] / name, map_location="cpu", weights_only=True)
+    return torch.load(newest(folder) / "checkpoints" / name, map_location="cpu", weights_only=True)
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:
@@ -163,13 +168,12 @@ def study(family: str, kills: int, seed: int, root: Path, tmpdir: str) -> list[b
             name: differences(*(renumbered(checkpoint(at, name)) for at in (root / "whole", folder)))
             for name in ("last.ckpt", "best.ckpt")
         }
-        left = [str(path) for path in folder.rglob(".*") if path.is_file()]
+        left = [str(path) for path in newest(folder).rglob(".*")]
         same.append(not any(found.values()) and not left)
-        words = "; ".join(f"{name} differs in {where[:3]}" for name, where in found.items() if where)
+        words = "".join(f"{name} differs in {where[:3]}; " for name, where in found.items() if where)
         where = "TMPDIR elsewhere" if place else "TMPDIR here"
-        print(
-            f"{family} {number}: killed {when}, {where}, {how}: {words or 'equal bit for bit'} {left or ''}"
-        )
+        words += f"left behind: {left}" if left else ""
+        print(f"{family} {number}: killed {when}, {where}, {how}: {words or 'equal bit for bit'}")
     return same
 
 
