@@ -34,15 +34,12 @@ from lightning_attractors.callbacks import (
 from lightning_attractors.callbacks.output import run_folder, write_atomically
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint
 from lightning_attractors.cli.config_files import config_parser
+from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
 from lightning_attractors.cli.resuming import SameOptimizer, require_same_settings
 from lightning_attractors.cli.runs import (
-    OneProcess,
     check_writable,
     checkpoint_of_run,
     configured_loggers,
-    hold,
-    is_first_process,
-    let_go,
     log_root,
     precision_of_run,
     read_config,

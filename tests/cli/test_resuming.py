@@ -1,14 +1,12 @@
 """Runs that are killed and resumed, of every family, end with the weights of runs that were not."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from subprocess import PIPE
 
 import pytest
 import torch
 import yaml
+from accidents import held_by_another
 from command_line import RUN, checkpoint, killed_and_resumed, refused, run, small, table_of
 
 from lightning_attractors.models import NMODE, NonexpansiveNet
@@ -153,10 +151,7 @@ def test_the_newest_run_is_gone_on_with_or_refused():
 
 def test_two_processes_do_not_go_on_with_one_run():
     run("fit", *LETTERS)
-    script = "import sys; from lightning_attractors.cli.runs import *\n"
-    script += "hold(Path(sys.argv[1])); print('has it', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", script, RUN], stdin=PIPE, stdout=PIPE, text=True) as other:
-        assert other.stdout.readline() == "has it\n"
+    with held_by_another(RUN):
         message = refused("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 2)
         assert "another process is training in this folder" in message
     run("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 2)

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +8,6 @@ from refusals import refusal
 from lightning_attractors.cli.runs import (
     check_writable,
     checkpoint_of_run,
-    hold,
-    let_go,
     log_root,
     precision_of_run,
     run_to_go_on,
@@ -84,19 +80,3 @@ def test_a_folder_is_made_and_left_empty_or_refused(tmp_path):
     (tmp_path / "file").touch()
     message = refusal(check_writable, tmp_path / "file" / "runs")
     assert message.startswith(f"trainer.logger save_dir='{tmp_path}/file/runs': must be writable (")
-
-
-def test_a_folder_is_one_processs_at_a_time_and_free_however_that_one_ends(tmp_path):
-    script = "import sys; from lightning_attractors.cli.runs import *\n"
-    script += "hold(Path(sys.argv[1])); print('has it', flush=True); sys.stdin.read()"
-    other = subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdout.readline() == "has it\n"
-    assert "another process is training in this folder" in refusal(hold, tmp_path)
-    other.kill()
-    other.communicate()
-    hold(tmp_path)
-    hold(tmp_path)
-    let_go()
-    assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,12 @@
-"""Callbacks that do to a run what a power cut or a diverging step would."""
+"""What happens to runs: power cuts, steps that diverge, signals, and other processes in the same folder."""
 
+import contextlib
 import math
 import os
 import signal
+import subprocess
+import sys
+from subprocess import PIPE
 
 from lightning.pytorch.callbacks import Callback
 
@@ -52,3 +56,22 @@ class SignalAfter:
         if self.calls == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return images
+
+
+HOLD = """
+import sys
+from lightning_attractors.cli.locks import Path, hold
+hold(Path(sys.argv[1]))
+print("has it", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_by_another(folder):
+    """A process that trains in a folder, and is killed in the end."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout.readline() == "has it\n"
+        yield
+        other.kill()
