@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
         os.chmod(aside, 0o644)
         os.replace(aside, path)
     except BaseException as error:
-        os.unlink(aside)
+        Path(aside).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
