@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_attractors.callbacks import LastCheckpoint
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__]
+_SIGNALS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
 # Seconds after which a process that is in compiled code, or waits for another one, ends all the same.
 _GRACE = 10.0
 _taken: set[int] = set()  # those that this process has taken for itself
