@@ -70,7 +70,7 @@ def main(folder=Path("runs/existing_project")):
     L.seed_everything(0)
     attacks = ["fgsm_radius", "pgd_radius", "torchattacks.FGSM"]
     strengths = [0.05, 0.1, 0.15, 0.2, 0.3, 0.4]
-    # after_fit, as fit is given no test images here
+    # Measured in test, as fit is given no test images here.
     curve = RobustnessCurve(attacks, strengths, after_fit=False, **CURVE)
     module = PlainCNN()
     trainer = L.Trainer(

@@ -36,9 +36,12 @@ def occlude(logits_fn, images, labels, strength):
 
 @dataclass(frozen=True)
 class SparsePGD(PGD):
-    """PGD that in every step moves only the share of the pixels with the largest gradient."""
+    """PGD from the images on, whose steps move only the share of the pixels with the largest gradient."""
 
     share: float = 0.1
+
+    def start(self, images, strength):
+        return images
 
     def direction(self, gradient):
         size = gradient.flatten(1).abs()

@@ -21,7 +21,7 @@ def main(folder=Path("runs/stable_attractors"), epochs=5):
         steps=50,
         optimizer=partial(torch.optim.Adam, lr=0.01),
     )
-    certificate = StabilityCertificate(on_violation="raise")
+    certificate = StabilityCertificate()
     trainer = L.Trainer(
         max_epochs=epochs, callbacks=[certificate], default_root_dir=folder, accelerator="cpu", logger=False
     )

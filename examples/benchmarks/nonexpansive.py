@@ -28,8 +28,7 @@ def classifier_step(model: NonexpansiveNet, images: Tensor, labels: Tensor) -> R
         optimizer.zero_grad()
         model.margin_loss(model(images), labels).backward()
         optimizer.step()
-        if model.constrained:
-            model.constrain_()
+        model.constrain_()
 
     return step
 

@@ -113,14 +113,14 @@ def register_rule(
             replaced.
 
     Example:
-        >>> class Halved(nn.Module):
+        >>> class Negated(nn.Module):
         ...     def forward(self, x):
-        ...         return 0.5 * x
+        ...         return -x
         >>> register_rule(
-        ...     Halved,
-        ...     interval=lambda module, lower, upper: (0.5 * lower, 0.5 * upper),
-        ...     lipschitz=lambda module: 0.5,
-        ...     float32=lambda module: lambda x: 0.5 * x,
+        ...     Negated,
+        ...     interval=lambda module, lower, upper: (-upper, -lower),
+        ...     lipschitz=isometry,
+        ...     float32=lambda module: lambda x: -x,
         ... )
     """
     given: list[tuple[str, RuleTable[Any], Any]] = [

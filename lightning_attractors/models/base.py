@@ -78,7 +78,10 @@ class Classifier(L.LightningModule):
         self.constrain_()
 
     def constrain_(self) -> None:
-        """Bring parameters back to where they may be, in place; called after every step of the optimiser."""
+        """Bring parameters back to where they may be, in place; called after every step of the optimiser.
+
+        A family that does so at intervals has its own hook, such as SANODE's ``keep_stable_``.
+        """
 
     def _training_length(self) -> int:
         """The number of times that the scheduler will step."""
