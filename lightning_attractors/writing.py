@@ -13,20 +13,53 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_ASIDE = ".part"
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: aside first, then renamed into place."""
+
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """Write a file whole or not at all: aside in the same folder first, to the disk, then renamed into place.
+
+    Whenever the process or the machine stops, the file is the old one or the new one.
+
+    Raises:
+        OSError: naming the file, if it cannot be written; then it is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_ASIDE)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(aside, 0o644)
         os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
+    except BaseException as error:
+        Path(aside).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+    _sync_folder(path.parent)
+
+
+def remove_asides(folder: Path) -> None:
+    """Remove what writes that were killed have left anywhere in a folder that nobody else writes to."""
+    for aside in folder.rglob(f".*{_ASIDE}"):
+        aside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk; where folders cannot be opened, the system does it in time."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_attractors import contracts
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.reading import read_checkpoint
 from lightning_attractors.robustness.randomness import unchanged_random_numbers
 from lightning_attractors.robustness.report import versions
 
@@ -237,8 +238,7 @@ def _weights(module: L.LightningModule) -> dict[str, Any]:
 
 
 def _load(module: L.LightningModule, path: str) -> None:
-    # a file that this very run has written
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    checkpoint = read_checkpoint(path)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
 

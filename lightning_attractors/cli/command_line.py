@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, distributed
 
@@ -28,26 +32,32 @@ from lightning_attractors.callbacks import (
     UnstableError,
 )
 from lightning_attractors.callbacks.output import run_folder, write_atomically
+from lightning_attractors.cli.checkpoint_checks import check_checkpoint
 from lightning_attractors.cli.config_files import config_parser
+from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
+from lightning_attractors.cli.resuming import SameOptimizer, require_same_settings
 from lightning_attractors.cli.runs import (
-    check_checkpoint,
     check_writable,
+    checkpoint_of_run,
     configured_loggers,
     log_root,
-    newest_checkpoint,
     precision_of_run,
+    read_config,
+    run_to_go_on,
 )
+from lightning_attractors.cli.signals import EndsBySignal, ended, ended_by_signals
 from lightning_attractors.cli.summary import print_summary
 from lightning_attractors.contracts import best_weights
 from lightning_attractors.errors import NonFiniteError, SettingError, require
 from lightning_attractors.training import (
+    CheckpointFiles,
     SamePrecision,
     TwoPhaseTrainer,
     faster_precision,
     suit_threads,
     warn_if_slow,
 )
-from lightning_attractors.writing import csv_table
+from lightning_attractors.writing import csv_table, remove_asides
 
 _LOGGER = {
     "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",
@@ -55,6 +65,7 @@ _LOGGER = {
 }
 
 _FOR_PEOPLE = (SettingError, NonFiniteError, UnstableError, CollapsedError, MisconfigurationException)
+_DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def run() -> None:
@@ -62,18 +73,25 @@ def run() -> None:
     # Raised inside Lightning by newer versions of torch; nothing that a user could act on.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
     try:
-        AttractorsCLI(
-            trainer_class=TwoPhaseTrainer,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-        )
-    except Exception as error:
-        cause = _meant_for_people(error)
+        with ended_by_signals():
+            AttractorsCLI(
+                trainer_class=TwoPhaseTrainer,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+            )
+    except BaseException as error:
+        if (signal := ended(error)) is not None:
+            if is_first_process():
+                print(f"error: {signal}", file=sys.stderr)
+            sys.exit(signal.status)
+        cause = _meant_for_people(error) if isinstance(error, Exception) else None
         if cause is None:
             raise
         sys.exit("error: " + " ".join(str(cause).split()))
+    finally:
+        let_go()
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()  # else its threads may end the process with an abort
 
@@ -81,6 +99,8 @@ def run() -> None:
 def _meant_for_people(error: BaseException | None) -> BaseException | None:
     """The first error in the chain of causes that a user is meant to read: jsonargparse wraps them."""
     while error is not None and not isinstance(error, _FOR_PEOPLE):
+        if isinstance(error, OSError) and error.errno in _DISK_REFUSES:
+            return OSError(f"{error.filename or 'disk'}: {error.strerror}; what was there before is whole")
         error = error.__cause__ or error.__context__
     return error
 
@@ -91,11 +111,13 @@ class AttractorsCLI(LightningCLI):
     The folder is ``<save_dir>/<name>/version_<k>`` of the TensorBoard logger and holds config, checkpoints,
     events, certificate, pictures and curves. The name is that of the first config file if nothing else sets
     it. ``--ckpt_path last`` (or ``best``) means the newest run under that name; ``fit --ckpt_path last`` goes
-    on in that run's own folder. With ``trainer.precision: auto`` the config that is saved names the precision
+    on in that run's own folder, with its settings. ``--ckpt_path untrained`` means the weights that training
+    would begin with. With ``trainer.precision: auto`` the config that is saved names the precision
     that was chosen.
     """
 
     begun_with: str | None = None  # the precision of the run that is resumed
+    untrained = False  # whether the user has asked for weights that nobody has trained
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return config_parser(**kwargs)
@@ -114,15 +136,20 @@ class AttractorsCLI(LightningCLI):
         config = self.config[self.subcommand]
         root, loggers, path = log_root(config.trainer), configured_loggers(config.trainer), config.ckpt_path
         resumed = path in ("last", "best") and self.subcommand == "fit"
+        self.untrained = path == "untrained" and self.subcommand != "fit"
+        if self.untrained:
+            path = config.ckpt_path = None
         if path in ("last", "best"):
-            found = newest_checkpoint(root, path)
-            path = config.ckpt_path = str(found)
+            run = run_to_go_on(config.trainer, path)
+            path = config.ckpt_path = str(checkpoint_of_run(run, path))
             if resumed:
-                self.begun_with = precision_of_run(found.parent.parent)
+                self._go_on_in(run)
                 for logger in loggers:
-                    logger.init_args.version = found.parent.parent.name
+                    logger.init_args.version = run.name
         if path is not None and "://" not in str(path):
-            check_checkpoint(str(path))
+            check_checkpoint(str(path), self.subcommand == "fit", trusted=config.weights_only is False)
+            if self.subcommand == "fit":
+                self._go_on_as(Path(path).parent.parent)
         check_writable(root)
         if resumed:
             self.save_config_kwargs.update(config_filename="config_resumed.yaml", overwrite=True)
@@ -132,6 +159,20 @@ class AttractorsCLI(LightningCLI):
             version = loggers[0].init_args.version
             taken = isinstance(version, int) and (root / f"version_{version}" / "config.yaml").exists()
             require(not taken, "trainer.logger.version", version, f"there is such a run in {root} already")
+
+    def _go_on_in(self, run: Path) -> None:
+        """Have the run's folder for this process, without what a kill has left half-written."""
+        if is_first_process():
+            hold(run)
+            remove_asides(run)
+
+    def _go_on_as(self, run: Path) -> None:
+        """Keep the precision and the settings of the run that a checkpoint is of, if its config is there."""
+        self.begun_with = precision_of_run(run)
+        before = read_config(run / "config.yaml")
+        if before is not None:
+            given = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+            require_same_settings(before, yaml.safe_load(given), str(run))
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")
@@ -152,7 +193,11 @@ class AttractorsCLI(LightningCLI):
             warn_if_slow(config.precision, self.model, config.accelerator)
         if config.enable_checkpointing is not False:
             # The best one first: it is the trainer's checkpoint callback.
-            extra += [self._get(self.config_init, "checkpoint"), LastCheckpoint()]
+            extra += [self._get(self.config_init, "checkpoint"), LastCheckpoint(), OneProcess()]
+        extra += [SameOptimizer(), EndsBySignal()]
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), CheckpointFiles()]
         return self._instantiate_trainer({**config, **kwargs}, extra)
 
     def before_fit(self) -> None:
@@ -174,7 +219,22 @@ class AttractorsCLI(LightningCLI):
         if self.trainer.is_global_zero:
             print_summary(self.trainer, folder, seconds)
 
+    def before_validate(self) -> None:
+        self._say_whose_weights()
+
+    before_test = before_validate
+
+    def _say_whose_weights(self) -> None:
+        """Say which checkpoint is used, and refuse to measure weights that nobody has trained."""
+        path = self.config_init[self.subcommand].ckpt_path
+        learns = any(parameter.requires_grad for parameter in self.model.parameters())
+        valid = "must be last, best or a file, or untrained for the weights that training would begin with"
+        require(path is not None or self.untrained or not learns, "ckpt_path", path, valid)
+        if is_first_process():
+            print(f"weights: {path or 'those that training would begin with'}")
+
     def before_predict(self) -> None:
+        self._say_whose_weights()
         devices = self.trainer.world_size
         require(devices == 1, "trainer.devices", devices, "must be 1: one process writes the predictions")
 

@@ -1,18 +1,22 @@
-"""Where runs are, and whether what they left can be used."""
+"""Where runs are, which one is the newest, and where its checkpoints are."""
 
 from __future__ import annotations
 
-import pickle
+import os
+import re
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
 
+from lightning_attractors.callbacks import BestCheckpoint
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.reading import read_checkpoint
+
+# What only the subcommands that train nothing have in their config.
+_EVALUATES = {"verbose", "return_predictions"}
 
 
 def configured_loggers(trainer: Any) -> list[Any]:
@@ -31,48 +35,56 @@ def log_root(trainer: Any) -> Path:
     return root / "lightning_logs" if trainer.logger is True else root
 
 
-def newest_checkpoint(root: Path, name: str) -> Path:
-    """The newest checkpoint of that name of any run in ``root``.
+def run_to_go_on(trainer: Any, name: str) -> Path:
+    """The folder of the run whose ``last`` or ``best`` is meant: the newest that trains, by its number.
+
+    It is the one of the logger's ``version`` where that is given, and the root itself where runs have no
+    folders of their own.
 
     Raises:
         SettingError: if there is none.
     """
-    found = [*root.glob(f"version_*/checkpoints/{name}.ckpt"), *root.glob(f"checkpoints/{name}.ckpt")]
-    if not found:
-        raise SettingError("ckpt_path", name, f"there is no {name}.ckpt of an earlier run in {root}")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    root, loggers = log_root(trainer), configured_loggers(trainer)
+    version = loggers[0].init_args.get("version") if loggers else None
+    if version is not None:
+        return root / (version if isinstance(version, str) else f"version_{version}")
+    numbers = [int(found[1]) for path in root.glob("version_*") if (found := _number(path.name))]
+    for number in sorted(numbers, reverse=True):
+        if _trains(root / f"version_{number}"):
+            return root / f"version_{number}"
+    if _trains(root):
+        return root
+    raise SettingError("ckpt_path", name, f"there is no earlier run in {root}")
+
+
+def _number(name: str) -> re.Match[str] | None:
+    return re.fullmatch(r"version_(\d+)", name)
+
+
+def _trains(folder: Path) -> bool:
+    """Whether a folder is that of a run that trains, or has begun to."""
+    if (folder / "checkpoints").is_dir():
+        return True
+    config = read_config(folder / "config.yaml")
+    return config is not None and not _EVALUATES & config.keys()
+
+
+def read_config(path: Path) -> dict[str, Any] | None:
+    """The content of a run's config, or None where there is none that can be read."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return config if isinstance(config, dict) else None
 
 
 def precision_of_run(folder: Path) -> str | None:
     """The trainer's precision in a run's newest config, if it can be read."""
     for name in ("config_resumed.yaml", "config.yaml"):
-        try:
-            return str(yaml.safe_load((folder / name).read_text())["trainer"]["precision"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
-            continue
+        trainer = (read_config(folder / name) or {}).get("trainer")
+        if isinstance(trainer, dict) and "precision" in trainer:
+            return str(trainer["precision"])
     return None
-
-
-def check_checkpoint(path: str) -> None:
-    """Refuse a checkpoint file that is missing, damaged or not Lightning's.
-
-    Raises:
-        SettingError: naming the file.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            whole = archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        whole = False
-    require(whole, "ckpt_path", path, "must be a checkpoint file that exists and is whole")
-    try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError:
-        return  # holds objects that only its own program can load
-    needed = {"state_dict", "pytorch-lightning_version"}
-    require(
-        needed <= content.keys(), "ckpt_path", path, f"must be a Lightning checkpoint, with {sorted(needed)}"
-    )
 
 
 def check_writable(folder: Path) -> None:
@@ -88,3 +100,31 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         problem = f"must be writable ({error.strerror})"
         raise SettingError("trainer.logger save_dir", str(folder), problem) from error
+
+
+def checkpoint_of_run(run: Path, name: str) -> Path:
+    """The checkpoint ``last`` or ``best`` of a run.
+
+    Raises:
+        SettingError: if the run has none, as one that ended before its first epoch did.
+    """
+    folder = run / "checkpoints"
+    path = folder / "last.ckpt" if name == "last" else _best(run, folder)
+    problem = f"the newest run, {run}, has no {name} checkpoint: it has not come to the end of an epoch"
+    require(path.is_file(), "ckpt_path", name, f"{problem}; start anew, or name a file")
+    return path
+
+
+def _best(run: Path, folder: Path) -> Path:
+    """Where a run's best checkpoint is, by its config, and by its newest state where names are patterns."""
+    chosen = (read_config(run / "config.yaml") or {}).get("checkpoint") or {}
+    best_folder, name = Path(chosen.get("dirpath") or folder).expanduser(), chosen.get("filename") or "best"
+    if "{" not in name:
+        return best_folder / f"{name}.ckpt"
+    last = folder / "last.ckpt"
+    for key, state in (read_checkpoint(last)["callbacks"] if last.is_file() else {}).items():
+        if key.startswith(BestCheckpoint.__qualname__) and state["best_model_path"]:
+            written = Path(os.path.relpath(state["best_model_path"], state["dirpath"]))
+            if os.pardir not in written.parts:
+                return best_folder / written
+    return best_folder / f"{name}.ckpt"

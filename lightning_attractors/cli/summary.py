@@ -63,11 +63,16 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
             table.add_row(label, str(folder / name))
     best = best_weights(trainer)
     if best:
-        table.add_row("best checkpoint", str(folder / "checkpoints" / Path(best).name))
+        table.add_row("best checkpoint", _brief(Path(best)))
     table.add_row("logs", str(folder))
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         table.add_row("watch", f"tensorboard --logdir {folder.parent}")
     Console().print(table)
+
+
+def _brief(path: Path) -> str:
+    """The path from the present folder on, if it lies there."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _verdict(callback: StabilityCertificate) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from torch import Tensor, nn
@@ -281,8 +282,14 @@ def class_names_of(data: Any) -> Sequence[str]:
 
 
 def best_weights(trainer: Any) -> str:
-    """The file that a trainer's checkpoint callback takes for the best, or an empty string."""
-    return str(getattr(trainer.checkpoint_callback, "best_model_path", ""))
+    """The file that a trainer's checkpoint callback takes for the best, or an empty string.
+
+    Only a file in the callback's own folder: it may have the path from a checkpoint that somebody else wrote.
+    """
+    path = str(getattr(trainer.checkpoint_callback, "best_model_path", ""))
+    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+    own = folder is None or Path(path).resolve().is_relative_to(Path(folder).resolve())
+    return path if path and own else ""
 
 
 def gradient_scaler(trainer: Any) -> Any:

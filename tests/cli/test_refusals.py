@@ -20,7 +20,7 @@ SETTINGS = {
         (["--data.noise_test", -0.1], "noise_test=-0.1"),
         (["--data.letters", "AB1"], "letters="),
         (["--ckpt_path", "nowhere.ckpt"], "ckpt_path='nowhere.ckpt'"),
-        (["--ckpt_path", "last"], "ckpt_path='last': there is no last.ckpt"),
+        (["--ckpt_path", "last"], "ckpt_path='last': there is no earlier run"),
         (["--model.optimizers", "{wings: torch.optim.SGD}"], "optimizers='wings'"),
         (["--data", "null"], "data=None"),
     ],
@@ -108,7 +108,7 @@ def test_an_unwritable_log_folder_is_refused():
 
 def test_a_checkpoint_of_another_model_is_refused():
     run("fit", *LETTERS)
-    path = RUN / "checkpoints" / "best.ckpt"
+    path = (RUN / "checkpoints" / "best.ckpt").rename("alone.ckpt")
     assert "needs shape" in refused("fit", *LETTERS, "--data.letters", "ABC", "--ckpt_path", path)
     checkpoint = torch.load(path, weights_only=False)
     torch.save({**checkpoint, "model_class": "CVFR"}, "other.ckpt")
@@ -126,7 +126,7 @@ def test_a_checkpoint_of_another_model_is_refused():
 
 def test_a_checkpoint_with_other_attractors_is_refused():
     run("fit", *CVFR_LETTERS)
-    path = RUN / "checkpoints" / "best.ckpt"
+    path = (RUN / "checkpoints" / "best.ckpt").rename("alone.ckpt")
     message = refused("fit", *CVFR_LETTERS, "--model.patterns", "blocks", "--ckpt_path", path)
     assert "ckpt_path='a checkpoint with other attractors'" in message
 

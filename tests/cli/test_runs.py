@@ -5,7 +5,13 @@ import pytest
 from jsonargparse import Namespace
 from refusals import refusal
 
-from lightning_attractors.cli.runs import check_writable, log_root, newest_checkpoint, precision_of_run
+from lightning_attractors.cli.runs import (
+    check_writable,
+    checkpoint_of_run,
+    log_root,
+    precision_of_run,
+    run_to_go_on,
+)
 
 
 def logger(**settings):
@@ -27,17 +33,31 @@ def test_runs_are_where_the_first_logger_with_a_folder_puts_them(given, root):
     assert log_root(Namespace(logger=given, default_root_dir="here")) == Path(root)
 
 
-def test_the_newest_checkpoint_is_that_of_the_latest_writing(tmp_path):
-    assert refusal(newest_checkpoint, tmp_path, "last").startswith("ckpt_path='last': there is no last.ckpt")
-    folders = [tmp_path / "version_9", tmp_path / "version_10", tmp_path]
-    for age, folder in enumerate(folders):
-        path = folder / "checkpoints" / "last.ckpt"
-        path.parent.mkdir(parents=True)
-        path.touch()
-        os.utime(path, (1000 - age, 1000 - age))
-    assert newest_checkpoint(tmp_path, "last") == folders[0] / "checkpoints" / "last.ckpt"
-    os.utime(path, (2000, 2000))
-    assert newest_checkpoint(tmp_path, "last") == path
+def test_the_run_to_go_on_is_the_newest_that_trains_whatever_was_touched_last(tmp_path):
+    trainer = Namespace(logger=logger(save_dir=str(tmp_path), name="letters", version=None))
+    message = refusal(run_to_go_on, trainer, "last")
+    assert message == f"ckpt_path='last': there is no earlier run in {tmp_path}/letters"
+    root = tmp_path / "letters"
+    for number in (9, 10, 11, 12, 13):
+        (root / f"version_{number}").mkdir(parents=True)
+    for number in (9, 10):
+        (root / f"version_{number}" / "checkpoints").mkdir()
+        (root / f"version_{number}" / "checkpoints" / "last.ckpt").touch()
+    os.utime(root / "version_9" / "checkpoints" / "last.ckpt", (2e9, 2e9))
+    (root / "version_12" / "config.yaml").write_text("{ckpt_path: best, verbose: true}")  # a test
+    assert run_to_go_on(trainer, "last") == root / "version_10"
+    (root / "version_11" / "config.yaml").write_text("{ckpt_path: null}")
+    assert run_to_go_on(trainer, "last") == root / "version_11"
+    message = refusal(checkpoint_of_run, root / "version_11", "last")
+    assert "version_11, has no last checkpoint: it has not come to the end of an epoch" in message
+    trainer.logger.init_args.version = 9
+    assert run_to_go_on(trainer, "last") == root / "version_9"
+
+
+def test_a_run_without_a_folder_of_its_own_is_found_in_the_root(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    trainer = Namespace(logger=False, default_root_dir=str(tmp_path))
+    assert run_to_go_on(trainer, "best") == tmp_path
 
 
 def test_the_precision_of_a_run_is_that_of_its_newest_config_that_can_be_read(tmp_path):

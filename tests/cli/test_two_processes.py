@@ -4,19 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import RUN, on_two_processes, run, small, spawn, weights
+from command_line import RUN, on_two_processes, run, small, spawn, table_of, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 LETTERS = small("sa_node_letters")
 CVFR_LETTERS = small("cvfr_letters")
 MIXED = ["--trainer.precision", "bf16-mixed"]
 CERTIFIED = ["--trainer.callbacks", "StabilityCertificate"]
-
-
-def table_of(output):
-    """The figures of the table that a run ends with, by their labels."""
-    rows = [line.split("│")[1:3] for line in output.splitlines() if line.startswith("│")]
-    return {label.strip(): value.strip() for label, value in rows if label.strip()}
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -45,6 +45,12 @@ def on_two_processes(*arguments):
     return process
 
 
+def table_of(output):
+    """The figures of the table that a run ends with, by their labels."""
+    rows = [line.split("│")[1:3] for line in output.splitlines() if line.startswith("│")]
+    return {label.strip(): value.strip() for label, value in rows if label.strip()}
+
+
 def refused(*arguments):
     """The one line with which the command line refuses the arguments."""
     with pytest.raises(SystemExit) as caught:
@@ -75,6 +81,25 @@ def assert_equal_weights(weights, expected):
     assert all(torch.equal(value, weights[name]) for name, value in expected.items())
 
 
+def assert_equal_checkpoints(found, expected, where="checkpoint"):
+    """Everything in two checkpoints is equal bit for bit, but for the names of the runs in their paths."""
+    if isinstance(expected, dict):
+        names = [str(name).replace("runs/whole", "runs/test") for name in expected]
+        assert [str(name) for name in found] == names, where
+        for name, one, other in zip(names, found.values(), expected.values(), strict=True):
+            assert_equal_checkpoints(one, other, f"{where}[{name}]")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), where
+        for index, (one, other) in enumerate(zip(found, expected, strict=True)):
+            assert_equal_checkpoints(one, other, f"{where}[{index}]")
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), where
+    elif isinstance(expected, str):
+        assert found == expected.replace("runs/whole", "runs/test"), where
+    else:
+        assert found == expected, where
+
+
 def killed_and_resumed(settings, epoch):
     """The weights of a run killed at the start of an epoch and resumed: those of a run that was not."""
     run("fit", *settings, "--trainer.logger.name", "whole")
@@ -84,7 +109,8 @@ def killed_and_resumed(settings, epoch):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert checkpoint()["epoch"] == epoch - 1
     run("fit", *settings, "--ckpt_path", "last")
-    assert_equal_weights(weights(), weights(Path("runs/whole/version_0")))
+    for name in ("last", "best"):
+        assert_equal_checkpoints(checkpoint(name=name), checkpoint(Path("runs/whole/version_0"), name))
     assert (RUN / "config_resumed.yaml").exists()
     assert not Path("runs/test/version_1").exists()
     return weights()

@@ -23,7 +23,7 @@ def test_the_uncertainty_is_over_images_with_that_of_the_fit_beside_it():
 
 
 def test_runs_are_compared_by_an_interval():
-    behind = example("compare_runs").behind
+    behind = example("studies/compare_runs").behind
     best = {"fitted": True, "R": 0.011, "uncertainty": 3e-4, "fit_uncertainty": 1e-5}
     other = {"fitted": True, "R": 0.007, "uncertainty": 4e-4, "fit_uncertainty": 1e-5}
     assert behind(other, best) == "0.0030 to 0.0050"
