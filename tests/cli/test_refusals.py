@@ -39,7 +39,6 @@ SETTINGS = {
         (["--model.clip", 0], "clip=0.0: must be null, or finite and above 0"),
         (["--model.gain_penalty", -1], "gain_penalty=-1.0: must be finite and at least 0"),
         (["--model.width", -1], "width=-1: must be at least 0"),
-        (["--model.decay", 1, "--model.intervals", "{epsilon: 0.1}"], "decay=1.0: must be above 1 for a"),
         (["--model.intervals", "{epsilon: 2}"], "intervals.epsilon=2.0: must be above 0"),
         (["--model.trades", "{beta: -1}"], "trades.beta=-1.0: must be finite and at least 0"),
         (["--model.backbone", "ResNet18Features"], "model.backbone='ResNet18Features': must accept images"),
