@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 import warnings
@@ -12,7 +11,6 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -24,17 +22,16 @@ from torch import Tensor, distributed
 from lightning_attractors import callbacks, data, models  # noqa: F401
 from lightning_attractors.callbacks import (
     BestCheckpoint,
-    CollapsedError,
     EpochLines,
     FiniteLoss,
     LastCheckpoint,
     RobustnessCurve,
-    UnstableError,
 )
 from lightning_attractors.callbacks.output import run_folder, write_atomically
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
+from lightning_attractors.cli.refusals import Beginning, refusal
 from lightning_attractors.cli.resuming import SameOptimizer, require_same_settings
 from lightning_attractors.cli.runs import (
     check_writable,
@@ -48,7 +45,7 @@ from lightning_attractors.cli.runs import (
 from lightning_attractors.cli.signals import EndsBySignal, ended, ended_by_signals
 from lightning_attractors.cli.summary import print_summary
 from lightning_attractors.contracts import best_weights
-from lightning_attractors.errors import NonFiniteError, SettingError, require
+from lightning_attractors.errors import SettingError, require
 from lightning_attractors.training import (
     CheckpointFiles,
     SamePrecision,
@@ -64,17 +61,16 @@ _LOGGER = {
     "init_args": {"save_dir": "runs", "name": "", "default_hp_metric": False},
 }
 
-_FOR_PEOPLE = (SettingError, NonFiniteError, UnstableError, CollapsedError, MisconfigurationException)
-_DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-
 
 def run() -> None:
-    """Run the command line; errors made for people are one line, without a traceback."""
+    """Run the command line; errors made for people, and all before the first batch, are one line."""
     # Raised inside Lightning by newer versions of torch; nothing that a user could act on.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    beginning = Beginning()
     try:
         with ended_by_signals():
             AttractorsCLI(
+                beginning,
                 trainer_class=TwoPhaseTrainer,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
@@ -86,23 +82,15 @@ def run() -> None:
             if is_first_process():
                 print(f"error: {signal}", file=sys.stderr)
             sys.exit(signal.status)
-        cause = _meant_for_people(error) if isinstance(error, Exception) else None
-        if cause is None:
+        line = refusal(error, beginning.over) if isinstance(error, Exception) else None
+        if line is None:
             raise
-        sys.exit("error: " + " ".join(str(cause).split()))
+        beginning.take_back()
+        sys.exit(f"error: {line}")
     finally:
         let_go()
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()  # else its threads may end the process with an abort
-
-
-def _meant_for_people(error: BaseException | None) -> BaseException | None:
-    """The first error in the chain of causes that a user is meant to read: jsonargparse wraps them."""
-    while error is not None and not isinstance(error, _FOR_PEOPLE):
-        if isinstance(error, OSError) and error.errno in _DISK_REFUSES:
-            return OSError(f"{error.filename or 'disk'}: {error.strerror}; what was there before is whole")
-        error = error.__cause__ or error.__context__
-    return error
 
 
 class AttractorsCLI(LightningCLI):
@@ -118,6 +106,10 @@ class AttractorsCLI(LightningCLI):
 
     begun_with: str | None = None  # the precision of the run that is resumed
     untrained = False  # whether the user has asked for weights that nobody has trained
+
+    def __init__(self, beginning: Beginning, **settings: Any) -> None:
+        self.beginning = beginning
+        super().__init__(**settings)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return config_parser(**kwargs)
@@ -150,6 +142,7 @@ class AttractorsCLI(LightningCLI):
             check_checkpoint(str(path), self.subcommand == "fit", trusted=config.weights_only is False)
             if self.subcommand == "fit":
                 self._go_on_as(Path(path).parent.parent)
+        self.beginning.watch(root)
         check_writable(root)
         if resumed:
             self.save_config_kwargs.update(config_filename="config_resumed.yaml", overwrite=True)
@@ -176,7 +169,7 @@ class AttractorsCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")
-        extra: list[Callback] = [FiniteLoss()]
+        extra: list[Callback] = [self.beginning, FiniteLoss()]
         given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
             if sys.stdout.isatty():
@@ -198,7 +191,9 @@ class AttractorsCLI(LightningCLI):
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), CheckpointFiles()]
-        return self._instantiate_trainer({**config, **kwargs}, extra)
+        trainer = self._instantiate_trainer({**config, **kwargs}, extra)
+        self.beginning.at(trainer)
+        return trainer
 
     def before_fit(self) -> None:
         if self.datamodule is None and not is_overridden("train_dataloader", self.model):

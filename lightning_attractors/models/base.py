@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable
 from lightning_attractors.contracts import awaits_length, phases_of, watched_metric
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.measured import MeasuredModule
-from lightning_attractors.optim import OptimizerCallable, build_optimizer
+from lightning_attractors.optim import OptimizerCallable, build_optimizer, build_schedule, try_schedule
 
 
 class FurtherOptimizationSettings(TypedDict, total=False):
@@ -54,6 +54,11 @@ class Classifier(MeasuredModule):
         num_classes: int | None = None,
     ) -> None:
         super().__init__(num_classes)
+        require(callable(optimizer), "optimizer", optimizer, "must be an optimizer, such as Adam")
+        for prefix, factory in (optimizers or {}).items():
+            require(
+                callable(factory), f"optimizers[{prefix!r}]", factory, "must be an optimizer, such as Adam"
+            )
         self.optimizer_factory = optimizer
         self.optimizer_factories = optimizers or {}
         self.scheduler_factory = lr_scheduler
@@ -67,12 +72,13 @@ class Classifier(MeasuredModule):
                 group["precision"] = "bfloat16" if bfloat16 else "float32"
         if self.scheduler_factory is None:
             return optimizer
-        scheduler: Any = self.scheduler_factory(optimizer)
+        scheduler = build_schedule(self.scheduler_factory, optimizer)
         if awaits_length(scheduler):
             scheduler.total_steps = self._training_length()
         config = {"scheduler": scheduler, "interval": self.lr_interval}
         if (metric := watched_metric(scheduler)) is not None:
             config["monitor"] = metric
+        try_schedule(scheduler, watches=metric is not None)
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

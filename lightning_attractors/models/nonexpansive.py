@@ -39,6 +39,7 @@ from lightning_attractors.keywords import Unpack
 from lightning_attractors.linalg import Padding
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, OptimizationSettings
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
+from lightning_attractors.models.memory import require_memory
 
 LossName = Literal["cross_entropy", "hinge"]
 
@@ -137,6 +138,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
         require(pool >= 1 and not any(side % pool for side in sides), "pool", pool, _divides(sides))
         layers["pool"], layers["flatten"] = ScaledAvgPool(pool), nn.Flatten()
         features = channels * math.prod(side // pool for side in sides)
+        require_memory("dense_width", dense_width, dense_depth * dense_width * features)
         for block in range(dense_depth):
             layers[f"dense_block{block}"] = self._block(DenseOperator(features, dense_width))
         self.layers = nn.Sequential(layers)
@@ -170,6 +172,8 @@ class NonexpansiveNet(CrossEntropyClassifier):
             require(not any(side % stride for side in sides), "strides", list(strides), _divides(sides))
             sides = [side // stride for side in sides]
             size = (sides[0], sides[1])
+            numbers = width * (channels * stride**2 + depth * width * kernel_size**2)
+            require_memory("widths", list(widths), numbers)
             layers[f"fold{number}"] = nn.PixelUnshuffle(stride)
             lift = ConvolutionOperator(channels * stride**2, width, 1, size, padding)
             layers[f"lift{number}"] = self._linear(lift)
