@@ -29,6 +29,17 @@ _TRAINING = {
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
 
 
+def local_checkpoint(path: str) -> str:
+    """The path of a checkpoint that may be given as a URL.
+
+    Raises:
+        SettingError: if it is on another machine, where nothing could be checked before it is used.
+    """
+    path = path.removeprefix("file://")
+    require("://" not in path, "ckpt_path", path, "must be a file on this machine: fetch it first")
+    return path
+
+
 def check_checkpoint(path: str, resumes: bool, trusted: bool = False) -> None:
     """Refuse a checkpoint file that is missing, damaged or not Lightning's.
 

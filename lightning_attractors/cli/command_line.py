@@ -28,7 +28,7 @@ from lightning_attractors.callbacks import (
     RobustnessCurve,
 )
 from lightning_attractors.callbacks.output import run_folder, write_atomically
-from lightning_attractors.cli.checkpoint_checks import check_checkpoint
+from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
 from lightning_attractors.cli.refusals import Beginning, refusal
@@ -41,6 +41,13 @@ from lightning_attractors.cli.runs import (
     precision_of_run,
     read_config,
     run_to_go_on,
+)
+from lightning_attractors.cli.settings import (
+    LINKED,
+    check_callbacks,
+    check_linked,
+    check_settings,
+    place_runs,
 )
 from lightning_attractors.cli.signals import EndsBySignal, ended, ended_by_signals
 from lightning_attractors.cli.summary import print_summary
@@ -56,7 +63,7 @@ from lightning_attractors.training import (
 )
 from lightning_attractors.writing import csv_table, remove_asides
 
-_LOGGER = {
+_LOGGER: dict[str, Any] = {
     "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",
     "init_args": {"save_dir": "runs", "name": "", "default_hp_metric": False},
 }
@@ -114,10 +121,16 @@ class AttractorsCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return config_parser(**kwargs)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        check_settings(config)
+        place_runs(config.trainer, _LOGGER["init_args"]["save_dir"])
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(BestCheckpoint, "checkpoint")
         parser.set_defaults({"trainer.logger": _LOGGER})
-        for name in ("num_classes", "image_shape"):
+        for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
@@ -138,7 +151,8 @@ class AttractorsCLI(LightningCLI):
                 self._go_on_in(run)
                 for logger in loggers:
                     logger.init_args.version = run.name
-        if path is not None and "://" not in str(path):
+        if path is not None:
+            path = config.ckpt_path = local_checkpoint(str(path))
             check_checkpoint(str(path), self.subcommand == "fit", trusted=config.weights_only is False)
             if self.subcommand == "fit":
                 self._go_on_as(Path(path).parent.parent)
@@ -171,12 +185,14 @@ class AttractorsCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         extra: list[Callback] = [self.beginning, FiniteLoss()]
         given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
+        check_callbacks(given)
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
             if sys.stdout.isatty():
                 extra.append(RichProgressBar())
             else:
                 extra.append(EpochLines())
                 kwargs["enable_progress_bar"] = False
+        check_linked(self.config[self.subcommand].model.init_args, self.model, self.datamodule)
         suit_threads(self.model)
         if config.precision == "auto":
             extra.append(SamePrecision())

@@ -77,7 +77,7 @@ def explained(message: str, names: list[str]) -> str:
             return _unknown(**unknown.groupdict(), names=names)
     expected = _expected(message)
     value = _value(message)
-    if name and expected and value is not None:
+    if name and expected not in ([], ["null"]) and value is not None:
         classes = _classes(message) or (list(_below(Optimizer)) if name.endswith("optimizer") else [])
         return f"{name}={value!r}: must be {' or '.join(expected)}{_meant(value, classes)}"
     if stray := re.search(r"unrecognized arguments: (\S+)", message):

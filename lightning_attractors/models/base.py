@@ -55,10 +55,6 @@ class Classifier(MeasuredModule):
     ) -> None:
         super().__init__(num_classes)
         require(callable(optimizer), "optimizer", optimizer, "must be an optimizer, such as Adam")
-        for prefix, factory in (optimizers or {}).items():
-            require(
-                callable(factory), f"optimizers[{prefix!r}]", factory, "must be an optimizer, such as Adam"
-            )
         self.optimizer_factory = optimizer
         self.optimizer_factories = optimizers or {}
         self.scheduler_factory = lr_scheduler

@@ -12,8 +12,6 @@ from torch.optim import Optimizer
 
 from lightning_attractors.errors import SettingError
 
-_TRIAL_STEPS = 3
-
 
 def build_schedule(factory: Callable[[Optimizer], Any], optimizer: Optimizer) -> Any:
     """The scheduler that a factory makes for an optimiser.
@@ -48,8 +46,7 @@ def try_schedule(scheduler: Any, watches: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the optimiser has not stepped
         try:
-            for _ in range(_TRIAL_STEPS):
-                trial.step(*([1.0] if watches else []))
+            trial.step(*([1.0] if watches else []))
         except (ValueError, TypeError, ArithmeticError, LookupError) as error:
             valid = f"cannot step with its settings: {' '.join(str(error).split())}"
             raise SettingError("lr_scheduler", name, valid) from error
