@@ -62,7 +62,10 @@ def is_unchanged(kind: type[nn.Module]) -> bool:
 
 
 def _code(kind: type[nn.Module], names: frozenset[str] | None) -> Code:
-    """Functions and properties of a class and its bases, with what a function executes."""
+    """Functions and properties of a class and its bases, with what a function executes.
+
+    To that belongs ``F``, as torch's layers call what :data:`_OPERATIONS` are looked up in.
+    """
     found: Code = {}
     for base in kind.__mro__:
         for name, value in vars(base).items():
@@ -70,7 +73,9 @@ def _code(kind: type[nn.Module], names: frozenset[str] | None) -> Code:
             wanted = CALL if base is nn.Module else CALL | names if names is not None else None
             matters = name not in _HARMLESS if wanted is None else name in wanted
             if matters and _is_code(value):
-                found[base, name] = value, value.__code__ if isinstance(value, FunctionType) else None
+                function = isinstance(value, FunctionType)
+                executed = (value.__code__, value.__globals__.get("F")) if function else None
+                found[base, name] = value, executed
     return found
 
 
