@@ -126,7 +126,8 @@ def put_in(module: nn.Module, names: frozenset[str] | None = None) -> list[str]:
     found = []
     for name, value in vars(module).items():
         code = next((vars(base)[name] for base in type(module).__mro__ if name in vars(base)), None)
-        relevant = _is_code(code) and name not in _HARMLESS if names is None else name in names
+        matters = code is not None and name not in _HARMLESS and _is_code(code)
+        relevant = matters if names is None else name in names
         own = inspect.ismethod(value) and value.__self__ is module and value.__func__ is code
         if relevant and not own:
             found.append(name)
