@@ -43,7 +43,7 @@ from lightning_attractors.models.trades import TRADES
 from lightning_attractors.random import keyed_generator
 
 # What beside ``forward`` a certificate takes for this class's own.
-_COMPUTES_BY = frozenset(["features", "_require_faithful"])
+_COMPUTES_BY = frozenset(["backbone", "layer", "head", "features", "_require_faithful"])
 _OBJECTS = ("backbone", "trades", "intervals")
 # Streams of random numbers.
 _TRAIN, _VALIDATION = 0, 1

@@ -42,6 +42,8 @@ from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
 from lightning_attractors.models.memory import require_memory
 
 LossName = Literal["cross_entropy", "hinge"]
+# What beside ``forward`` a certificate takes for this class's own.
+_COMPUTES_BY = frozenset(["layers", "head"])
 
 
 class NonexpansiveNet(CrossEntropyClassifier):
@@ -242,15 +244,17 @@ class NonexpansiveNet(CrossEntropyClassifier):
             Shape (B,), float64; 0 where the label does not win.
 
         Raises:
-            SettingError: if ``forward`` may compute something else than the layers: see
-                :func:`~lightning_attractors.certificates.require_faithful`.
+            SettingError: if ``certified_norm`` says otherwise, or ``forward`` may compute something else than
+                the layers: see :func:`~lightning_attractors.certificates.require_faithful`.
         """
         layers, head, temperature = self.layers, self.head, self.temperature
         _check_temperature(temperature)
+        norm = self.certified_norm
+        require(norm == "l2", "certified_norm", norm, "must be l2, as the radii are")
         require_faithful(
             self,
             NonexpansiveNet,
-            frozenset(),
+            _COMPUTES_BY,
             (layers, head),
             lambda x: head(layers(x)) / temperature,
             l2_logits(layers, head, temperature),
@@ -275,7 +279,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
                 layer.operator.retract_(layer.radius(self.max_substeps))
 
 
-remember(NonexpansiveNet, frozenset())
+remember(NonexpansiveNet, _COMPUTES_BY)
 
 
 def _divides(sides: Sequence[int]) -> str:
