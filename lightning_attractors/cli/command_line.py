@@ -137,6 +137,9 @@ class AttractorsCLI(LightningCLI):
         config = self.config[self.subcommand]
         root, loggers, path = log_root(config.trainer), configured_loggers(config.trainer), config.ckpt_path
         resumed = path in ("last", "best") and self.subcommand == "fit"
+        forks = any(word in str(config.trainer.strategy) for word in ("fork", "spawn", "notebook"))
+        valid = "must be one as ddp: where forked processes train, the test after them does not know"
+        require(not forks or self.subcommand != "fit", "trainer.strategy", config.trainer.strategy, valid)
         self.untrained = path == "untrained" and self.subcommand != "fit"
         if self.untrained:
             path = config.ckpt_path = None
