@@ -32,7 +32,7 @@ from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_c
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
 from lightning_attractors.cli.refusals import Beginning, refusal
-from lightning_attractors.cli.resuming import SameOptimizer, require_same_settings
+from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
     check_writable,
     checkpoint_of_run,
@@ -113,6 +113,7 @@ class AttractorsCLI(LightningCLI):
 
     begun_with: str | None = None  # the precision of the run that is resumed
     untrained = False  # whether the user has asked for weights that nobody has trained
+    differs = ""  # in what an evaluation differs from the run whose weights it has
 
     def __init__(self, beginning: Beginning, **settings: Any) -> None:
         self.beginning = beginning
@@ -141,11 +142,14 @@ class AttractorsCLI(LightningCLI):
         config = self.config[self.subcommand]
         root, loggers, path = log_root(config.trainer), configured_loggers(config.trainer), config.ckpt_path
         resumed = path in ("last", "best") and self.subcommand == "fit"
+        forks = any(word in str(config.trainer.strategy) for word in ("fork", "spawn", "notebook"))
+        valid = "must be one as ddp: where forked processes train, the test after them does not know"
+        require(not forks or self.subcommand != "fit", "trainer.strategy", config.trainer.strategy, valid)
         self.untrained = path == "untrained" and self.subcommand != "fit"
         if self.untrained:
             path = config.ckpt_path = None
-        if path in ("last", "best"):
-            run = run_to_go_on(config.trainer, path)
+        run = run_to_go_on(config.trainer, path) if path in ("last", "best") else None
+        if run is not None:
             path = config.ckpt_path = str(checkpoint_of_run(run, path))
             if resumed:
                 self._go_on_in(run)
@@ -154,8 +158,7 @@ class AttractorsCLI(LightningCLI):
         if path is not None:
             path = config.ckpt_path = local_checkpoint(str(path))
             check_checkpoint(str(path), self.subcommand == "fit", trusted=config.weights_only is False)
-            if self.subcommand == "fit":
-                self._go_on_as(Path(path).parent.parent)
+            self._compare_with(run or Path(path).parent.parent)
         self.beginning.watch(root)
         check_writable(root)
         if resumed:
@@ -173,13 +176,19 @@ class AttractorsCLI(LightningCLI):
             hold(run)
             remove_asides(run)
 
-    def _go_on_as(self, run: Path) -> None:
-        """Keep the precision and the settings of the run that a checkpoint is of, if its config is there."""
-        self.begun_with = precision_of_run(run)
+    def _compare_with(self, run: Path) -> None:
+        """Train with the precision and settings of the run that a checkpoint is of; note others elsewhere."""
+        if self.subcommand == "fit":
+            self.begun_with = precision_of_run(run)
         before = read_config(run / "config.yaml")
-        if before is not None:
-            given = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
-            require_same_settings(before, yaml.safe_load(given), str(run))
+        if before is None:
+            return
+        config = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        given = yaml.safe_load(config)
+        if self.subcommand == "fit":
+            require_same_settings(before, given, str(run))
+        else:
+            self.differs = other_than_trained(before, given)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")
@@ -243,6 +252,8 @@ class AttractorsCLI(LightningCLI):
         require(path is not None or self.untrained or not learns, "ckpt_path", path, valid)
         if is_first_process():
             print(f"weights: {path or 'those that training would begin with'}")
+            if self.differs:
+                print(f"settings that are not the run's: {self.differs}")
 
     def before_predict(self) -> None:
         self._say_whose_weights()

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 
 from lightning_attractors.callbacks import BestCheckpoint
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.reading import read_checkpoint
+from lightning_attractors.reading import UNREADABLE, read_checkpoint
 
 # What only the subcommands that train nothing have in their config.
 _EVALUATES = {"verbose", "return_predictions"}
@@ -47,7 +47,9 @@ def run_to_go_on(trainer: Any, name: str) -> Path:
     root, loggers = log_root(trainer), configured_loggers(trainer)
     version = loggers[0].init_args.get("version") if loggers else None
     if version is not None:
-        return root / (version if isinstance(version, str) else f"version_{version}")
+        run = root / (version if isinstance(version, str) else f"version_{version}")
+        require(run.is_dir(), "ckpt_path", name, f"there is no earlier run {run}")
+        return run
     numbers = [int(found[1]) for path in root.glob("version_*") if (found := _number(path.name))]
     for number in sorted(numbers, reverse=True):
         if _trains(root / f"version_{number}"):
@@ -121,10 +123,19 @@ def _best(run: Path, folder: Path) -> Path:
     best_folder, name = Path(chosen.get("dirpath") or folder).expanduser(), chosen.get("filename") or "best"
     if "{" not in name:
         return best_folder / f"{name}.ckpt"
-    last = folder / "last.ckpt"
-    for key, state in (read_checkpoint(last)["callbacks"] if last.is_file() else {}).items():
+    for key, state in _states_of_callbacks(folder / "last.ckpt").items():
         if key.startswith(BestCheckpoint.__qualname__) and state["best_model_path"]:
             written = Path(os.path.relpath(state["best_model_path"], state["dirpath"]))
             if os.pardir not in written.parts:
                 return best_folder / written
     return best_folder / f"{name}.ckpt"
+
+
+def _states_of_callbacks(last: Path) -> dict[str, Any]:
+    """What callbacks have in a run's newest state; nothing where there is none."""
+    try:
+        states = read_checkpoint(last)["callbacks"] if last.is_file() else {}
+    except UNREADABLE as error:
+        problem = f"must be whole, for it says which file is the best ({type(error).__name__}); name one"
+        raise SettingError("ckpt_path", str(last), problem) from error
+    return dict(states)
