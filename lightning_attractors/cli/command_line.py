@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, distributed
 
@@ -37,10 +38,12 @@ from lightning_attractors.cli.runs import (
     check_writable,
     checkpoint_of_run,
     configured_loggers,
+    header,
     log_root,
     precision_of_run,
     read_config,
     run_to_go_on,
+    threads_of_config,
 )
 from lightning_attractors.cli.settings import (
     LINKED,
@@ -125,7 +128,7 @@ class AttractorsCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
-        check_settings(config)
+        check_settings(config, trains=self.config.subcommand == "fit")
         place_runs(config.trainer, _LOGGER["init_args"]["save_dir"])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -142,9 +145,6 @@ class AttractorsCLI(LightningCLI):
         config = self.config[self.subcommand]
         root, loggers, path = log_root(config.trainer), configured_loggers(config.trainer), config.ckpt_path
         resumed = path in ("last", "best") and self.subcommand == "fit"
-        forks = any(word in str(config.trainer.strategy) for word in ("fork", "spawn", "notebook"))
-        valid = "must be one as ddp: where forked processes train, the test after them does not know"
-        require(not forks or self.subcommand != "fit", "trainer.strategy", config.trainer.strategy, valid)
         self.untrained = path == "untrained" and self.subcommand != "fit"
         if self.untrained:
             path = config.ckpt_path = None
@@ -167,8 +167,9 @@ class AttractorsCLI(LightningCLI):
             self.save_config_kwargs.update(overwrite=True)  # no folder of its own, so the newest run has it
         else:
             version = loggers[0].init_args.version
-            taken = isinstance(version, int) and (root / f"version_{version}" / "config.yaml").exists()
-            require(not taken, "trainer.logger.version", version, f"there is such a run in {root} already")
+            folder = root / (version if isinstance(version, str) else f"version_{version}")
+            valid = f"there is such a run in {root} already; --ckpt_path last goes on with it"
+            require(not (folder / "config.yaml").exists(), "trainer.logger.version", version, valid)
 
     def _go_on_in(self, run: Path) -> None:
         """Have the run's folder for this process, without what a kill has left half-written."""
@@ -203,6 +204,7 @@ class AttractorsCLI(LightningCLI):
                 kwargs["enable_progress_bar"] = False
         check_linked(self.config[self.subcommand].model.init_args, self.model, self.datamodule)
         suit_threads(self.model)
+        self._note_threads()
         if config.precision == "auto":
             extra.append(SamePrecision())
             kwargs["precision"] = faster_precision(self.model, config.accelerator, self.begun_with)
@@ -219,6 +221,18 @@ class AttractorsCLI(LightningCLI):
         trainer = self._instantiate_trainer({**config, **kwargs}, extra)
         self.beginning.at(trainer)
         return trainer
+
+    def _note_threads(self) -> None:
+        """Have the run's config say on how many threads it was, and say where that is not as it was."""
+        self._parser(self.subcommand).dump_header = header()
+        threads = torch.get_num_threads()
+        for path in self.config[self.subcommand].get("config") or []:
+            before = threads_of_config(Path(str(path)))
+            if before not in (None, threads):
+                rank_zero_warn(
+                    f"{path} is of a run on {before} threads, here are {threads}: "
+                    f"the last bits of sums differ; OMP_NUM_THREADS={before} repeats them"
+                )
 
     def before_fit(self) -> None:
         if self.datamodule is None and not is_overridden("train_dataloader", self.model):

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import yaml
 from jsonargparse import ActionConfigFile, Namespace, get_loader  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
@@ -19,7 +18,6 @@ from lightning_attractors.errors import SettingError, require
 
 def config_parser(**kwargs: Any) -> LightningArgumentParser:
     """The parser of Lightning's command line, but for what ``--config`` makes of a file: see the action."""
-    kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
     parser = OneLineParser(**kwargs)
     text = "A config file in YAML or JSON. The first one names the run; `base: FILE` in it builds on another."
     parser.add_argument("-c", "--config", action=ConfigFile, help=text)

@@ -12,12 +12,12 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from lightning_attractors.callbacks import CollapsedError, UnstableError
 from lightning_attractors.cli.locks import hold, is_first_process
 from lightning_attractors.cli.usage import UsageError
-from lightning_attractors.errors import NonFiniteError, SettingError
+from lightning_attractors.errors import NonFiniteError, SettingError, require
 from lightning_attractors.writing import run_folder
 
 DEBUG = "LIGHTNING_ATTRACTORS_DEBUG"
@@ -50,6 +50,15 @@ class Beginning(Callback):
         folder = run_folder(trainer)
         if trainer.is_global_zero and not folder.exists():
             self._made = folder
+
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See that what callbacks watch of the validation is logged there, now that it has been."""
+        logged = [name for name in trainer.callback_metrics if name.startswith("val")]
+        for callback in trainer.callbacks if logged else []:  # type: ignore[attr-defined]
+            watched = getattr(callback, "monitor", None)
+            if isinstance(callback, EarlyStopping | ModelCheckpoint) and str(watched).startswith("val"):
+                where = f"{type(callback).__name__}.monitor"
+                require(watched in logged, where, watched, f"must be a metric that is logged: {logged}")
 
     def _end(self, *args: Any, **kwargs: Any) -> None:
         self.over = True
@@ -87,10 +96,13 @@ def refusal(error: Exception, begun: bool) -> str | None:
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         return " ".join(str(cause).split())
-    if begun or os.environ.get(DEBUG):
-        return None
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+    of_lightning = Path(last.filename).is_relative_to(Path(L.__file__).parent / "pytorch" / "callbacks")
+    if of_lightning and type(error) in (RuntimeError, ValueError):
+        return text  # its callbacks say so what their settings lack
+    if begun or os.environ.get(DEBUG):
+        return None
     where = f"{Path(last.filename).name}, line {last.lineno}; {DEBUG}=1 shows the traceback"
     return f"{type(error).__name__}: {text} ({where})"

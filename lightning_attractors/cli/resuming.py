@@ -93,7 +93,7 @@ class SameOptimizer(Callback):
     """Refuses to give an optimiser the state of another kind of optimiser, which would fail as it steps."""
 
     def __init__(self) -> None:
-        self._saved: list[Any] = []
+        self._saved: list[Any] | None = None
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -101,8 +101,12 @@ class SameOptimizer(Callback):
         self._saved = checkpoint.get("optimizer_states", [])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        saved, self._saved = self._saved, []
-        for optimizer, state in zip(trainer.optimizers, saved, strict=False):
+        saved, self._saved = self._saved, None
+        if saved is None:
+            return
+        valid = f"must be as many as the checkpoint has states of: {len(saved)}"
+        require(len(saved) == len(trainer.optimizers), "optimizers", len(trainer.optimizers), valid)
+        for optimizer, state in zip(trainer.optimizers, saved, strict=True):
             name = type(optimizer).__name__
             for groups, kept in _pairs(optimizer.state_dict(), state):
                 sizes = [[len(group.get("params", ())) for group in side] for side in (groups, kept)]

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+import torch
 import yaml
 from jsonargparse import Namespace
 
@@ -15,6 +17,7 @@ from lightning_attractors.callbacks import BestCheckpoint
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.reading import UNREADABLE, read_checkpoint
 
+_THREADS = ", threads: "
 # What only the subcommands that train nothing have in their config.
 _EVALUATES = {"verbose", "return_predictions"}
 
@@ -78,6 +81,23 @@ def read_config(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return config if isinstance(config, dict) else None
+
+
+def header() -> list[str]:
+    """What a run's config says, in comments, of where it was run: bits may depend on it."""
+    return [
+        f"lightning.pytorch=={L.__version__}",
+        f"torch=={torch.__version__}{_THREADS}{torch.get_num_threads()}",
+    ]
+
+
+def threads_of_config(path: Path) -> int | None:
+    """The number of threads of the run whose config this is, or None where it does not say."""
+    try:
+        found = re.search(rf"^#.*{_THREADS}(\d+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(found[1]) if found else None
 
 
 def precision_of_run(folder: Path) -> str | None:

@@ -29,11 +29,12 @@ _OF_TRAINER: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_settings(config: Namespace) -> None:
+def check_settings(config: Namespace, trains: bool) -> None:
     """Check what Lightning would notice late or never.
 
     Args:
         config: of a subcommand, parsed.
+        trains: whether the subcommand is ``fit``.
 
     Raises:
         SettingError: naming the setting.
@@ -44,6 +45,9 @@ def check_settings(config: Namespace) -> None:
     for name, (fits_one, valid) in _OF_TRAINER.items():
         value = trainer.get(name)
         require(value is None or fits_one(value), f"trainer.{name}", value, valid)
+    forks = any(word in str(trainer.strategy) for word in ("fork", "spawn", "notebook"))
+    valid = "must be one as ddp: where forked processes train, the test after them does not know"
+    require(not (forks and trains), "trainer.strategy", trainer.strategy, valid)
     least, most = trainer.get("min_epochs") or 0, trainer.get("max_epochs")
     fits = most in (None, -1) or least <= most
     require(fits, "trainer.min_epochs", least, f"must be at most max_epochs, {most}")

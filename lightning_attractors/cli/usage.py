@@ -117,6 +117,10 @@ def _expected(message: str) -> list[str]:
             found.append(f"one of {values[1]}")
         elif "Expected a dot import path string" in line:
             found.append("the name of a class")
+        elif several := re.search(r"Multiple subclasses with name \w+.*?: ([\w., ]+\w)", line):
+            found.append(f"one of {several[1]}")
+        elif "Expected an import path or a subclass spec" in line:
+            found.append("the name of a class")
         elif base := re.search(r"not correspond to a subclass of (\w+)", line):
             found.append(f"a {base[1]}")
         elif missing := re.search(r"(?:module|No module named) '[\w.]+'(?: has no attribute '\w+')?", line):

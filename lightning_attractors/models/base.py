@@ -43,6 +43,7 @@ class Classifier(MeasuredModule):
         num_classes: K, to check labels with; None where they are anything.
     """
 
+    half_precisions: tuple[str, ...] = ()  # what it works in of those with weights of 16 bits
     divergence_hint = "lower the learning rate (model.optimizer)"
 
     def __init__(
@@ -59,6 +60,12 @@ class Classifier(MeasuredModule):
         self.optimizer_factories = optimizers or {}
         self.scheduler_factory = lr_scheduler
         self.lr_interval = lr_interval
+
+    def setup(self, stage: str) -> None:
+        precision = str(self.trainer.precision)
+        valid = ["32-true", "64-true", "16-mixed", "bf16-mixed", *self.half_precisions]
+        works = not precision.endswith("16-true") or precision in valid
+        require(works, "trainer.precision", precision, f"must be one of {valid} for {type(self).__name__}")
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.optimizer_factory, self.optimizer_factories)
