@@ -81,9 +81,7 @@ def build_optimizer(
             members.append(_member(setting, by_prefix.get(prefix, default), {n: named[n] for n in names}))
             if isinstance(members[-1], Muon):
                 _refuse_embeddings(setting, module, members[-1])
-    for member in members if len(members) > 1 else []:
-        needs_closure = isinstance(member, LBFGS)  # it evaluates the loss several times a step
-        require(not needs_closure, "optimizers", "LBFGS", "must be the only optimizer, of all parameters")
+    _refuse_unusable(members)
     return members[0] if len(members) == 1 else GroupedOptimizer(members)
 
 
@@ -94,12 +92,7 @@ def _member(setting: str, factory: OptimizerFactory, named: dict[str, nn.Paramet
         SettingError: if it refuses them; of one that it would refuse alone too, the name.
     """
     try:
-        optimizer = factory(list(named.values()))
-        valid = "must not be SparseAdam: gradients here are dense"
-        require(not isinstance(optimizer, SparseAdam), setting, "SparseAdam", valid)
-        return optimizer
-    except SettingError:
-        raise
+        return factory(list(named.values()))
     except ValueError as error:
         for name, parameter in named.items():
             try:
@@ -107,6 +100,19 @@ def _member(setting: str, factory: OptimizerFactory, named: dict[str, nn.Paramet
             except ValueError as alone:
                 raise SettingError(setting, name, str(alone)) from error
         raise SettingError(setting, list(named), str(error)) from error
+
+
+def _refuse_unusable(members: list[Optimizer]) -> None:
+    """See to it that optimisers are not refused by their first step, amid the first batch.
+
+    Raises:
+        SettingError: naming the optimiser.
+    """
+    for member in members:
+        sparse = isinstance(member, SparseAdam)
+        require(not sparse, "optimizer", "SparseAdam", "must be another one: gradients here are dense")
+        alone = len(members) == 1 or not isinstance(member, LBFGS)  # which evaluates the loss many times a step
+        require(alone, "optimizers", "LBFGS", "must be the only optimizer, of all parameters")
 
 
 def _refuse_embeddings(setting: str, module: nn.Module, muon: Muon) -> None:

@@ -151,9 +151,7 @@ def test_a_base_that_leads_back_is_refused():
     assert "base='../first.yaml': must not lead back to deep/second.yaml" in message
 
 
-def test_mistakes_in_a_file_on_a_base_are_refused(capsys):
+def test_mistakes_in_a_file_on_a_base_are_refused():
     twin = write("twin.yaml", base=str(LETTERS), trainer={"max_epoch": 2})
-    with pytest.raises(SystemExit) as caught:
-        run("fit", "--config", twin)
-    assert caught.value.code != 0
-    assert "max_epoch" in capsys.readouterr().err
+    message = refused("fit", "--config", twin)
+    assert "trainer.max_epoch: there is no such setting; did you mean trainer.max_epochs?" in message
