@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copyreg
+import math
 from typing import Any
+
+# The squares and products of such values still are numbers of float32.
+_SMALLEST, _LARGEST = 1e-12, 1e12
 
 
 class SettingError(ValueError):
@@ -36,3 +40,14 @@ def require(condition: bool, setting: str, value: Any, valid: str) -> None:
     """
     if not condition:
         raise SettingError(setting, value, valid)
+
+
+def require_sensible(setting: str, value: float) -> None:
+    """Raise :class:`SettingError` unless a value is above 0 and of a size that float32 can work with.
+
+    Raises:
+        SettingError: naming the setting.
+    """
+    require(0 < value < math.inf, setting, value, "must be finite and above 0")
+    valid = f"must be from {_SMALLEST:g} to {_LARGEST:g}: beyond, float32 sees it as nothing or as infinite"
+    require(_SMALLEST <= value <= _LARGEST, setting, value, valid)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+# What torch raises at a file that is damaged, or that it has not written.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
 
 
 class _Container(type):

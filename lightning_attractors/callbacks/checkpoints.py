@@ -56,12 +56,14 @@ class BestCheckpoint(_OwnFiles):
             if the module's metric is not logged, the newest weights count as the best. Epochs in which a
             ``TwoPhaseTrainer`` learns filters do not count.
         mode: whether the ``max`` or the ``min`` of the metric is best; by default what the module says in its
-            attribute ``monitor_mode``, or else ``max``.
-        filename: name of the file, without its ending; ``last`` is the other checkpoint's.
+            attribute ``monitor_mode``, or else ``max``. Of a ``monitor`` that is a loss it has to be given.
+        filename: name of the file, without its ending; ``last`` is the other checkpoint's. Where more than
+            one file is kept (``save_top_k``), a pattern with the epoch, as ``best-{epoch}``.
         **settings: as for ``lightning.pytorch.callbacks.ModelCheckpoint``.
 
     Raises:
-        SettingError: if the file would lie outside the folder, or be ``last.ckpt``.
+        SettingError: if the file would lie outside the folder, or be ``last.ckpt``, or the same for several
+            that are to be kept; if a loss has no ``mode``.
     """
 
     def __init__(
@@ -75,6 +77,10 @@ class BestCheckpoint(_OwnFiles):
         require(not _leaves(filename), "checkpoint.filename", filename, valid)
         taken = os.path.normpath(filename).casefold() == "last"
         require(not taken, "checkpoint.filename", filename, "must not be last, the name of the newest state")
+        one = settings.get("save_top_k", 1) in (0, 1) or "{" in filename
+        require(one, "checkpoint.filename", filename, "must tell several apart, as best-{epoch} does")
+        told = mode is not None or monitor is None or "loss" not in monitor
+        require(told, "checkpoint.mode", None, f"must be min or max: which of {monitor} is best")
         super().__init__(
             monitor=monitor,
             mode=mode or "max",

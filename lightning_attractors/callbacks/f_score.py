@@ -71,7 +71,7 @@ class FScore(Callback):
         self,
         tolerance: float = 1e-6,
         p: float | None = None,
-        filters: Callable[[L.LightningModule], Tensor] | str = "filters",
+        filters: str | Callable[[L.LightningModule], Tensor] = "filters",
         threshold: float = 0.15,
         on_collapse: Collapse = "warn",
         every_n_epochs: int = 1,

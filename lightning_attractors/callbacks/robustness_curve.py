@@ -142,6 +142,13 @@ class RobustnessCurve(Callback):
         self.results: dict[str, dict[str, Any]] = {}
         self.certificate: dict[str, Any] | None = None
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        curves = [one for one in trainer.callbacks if isinstance(one, RobustnessCurve)]  # type: ignore[attr-defined]
+        names = [attack.name for curve in curves for attack in curve.attacks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        valid = "must be in one RobustnessCurve only: two would write the same files"
+        require(not twice, "RobustnessCurve.attacks", twice, valid)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Try everything on two images, so that what does not fit is said before training."""
         certificate_of(trainer, pl_module, self._logits(trainer, pl_module))

@@ -62,7 +62,10 @@ def is_unchanged(kind: type[nn.Module]) -> bool:
 
 
 def _code(kind: type[nn.Module], names: frozenset[str] | None) -> Code:
-    """Functions and properties of a class and its bases, with what a function executes."""
+    """Functions and properties of a class and its bases, with what a function executes.
+
+    To that belongs ``F``, as torch's layers call what :data:`_OPERATIONS` are looked up in.
+    """
     found: Code = {}
     for base in kind.__mro__:
         for name, value in vars(base).items():
@@ -70,7 +73,9 @@ def _code(kind: type[nn.Module], names: frozenset[str] | None) -> Code:
             wanted = CALL if base is nn.Module else CALL | names if names is not None else None
             matters = name not in _HARMLESS if wanted is None else name in wanted
             if matters and _is_code(value):
-                found[base, name] = value, value.__code__ if isinstance(value, FunctionType) else None
+                function = isinstance(value, FunctionType)
+                executed = (value.__code__, value.__globals__.get("F")) if function else None
+                found[base, name] = value, executed
     return found
 
 
@@ -121,7 +126,8 @@ def put_in(module: nn.Module, names: frozenset[str] | None = None) -> list[str]:
     found = []
     for name, value in vars(module).items():
         code = next((vars(base)[name] for base in type(module).__mro__ if name in vars(base)), None)
-        relevant = _is_code(code) and name not in _HARMLESS if names is None else name in names
+        matters = code is not None and name not in _HARMLESS and _is_code(code)
+        relevant = matters if names is None else name in names
         own = inspect.ismethod(value) and value.__self__ is module and value.__func__ is code
         if relevant and not own:
             found.append(name)

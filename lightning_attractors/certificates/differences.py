@@ -3,7 +3,9 @@ r"""What evaluations of a map alone say of its derivatives: a check on autograd,
 Derivatives are asked for along random signs d ∈ {±1}^N. If row i of the error E of a Jacobian has an entry
 above a tolerance t, then |(E d)_i| ≤ t for at most half of all d: not for two that differ in the sign of that
 entry. So 40 independent directions miss it with probability 2⁻⁴⁰, be it one entry of 784². The quotients are
-central differences at two widths, extrapolated; how much the two differ is their error.
+central differences at two widths, extrapolated; their error is how much the two differ, or a kink in the
+middle, which they do not see: what of F(x + h d) + F(x − h d) − 2 F(x) goes with h and not with h². As above,
+E |E d|² = ‖E‖_F², so that what is left between quotients and Jacobian bounds how wrong that may be.
 
 The second derivative F″ is a tensor, and E |F″[d, e]|² = ‖F″‖_F² over independent signs d and e. Since
 ‖F″[u]‖₂ ≤ ‖F″‖_F for unit vectors u, the root mean square over samples estimates from above how fast the
@@ -67,6 +69,11 @@ class Differences:
         error = (self.directions @ jacobian.T - self.quotients).abs()
         return bool((error > self.spread + _RESOLUTION * self._terms(jacobian)).any())
 
+    def discrepancy(self, jacobian: Tensor) -> float:
+        """Estimate from above of the Frobenius norm of how wrong a Jacobian (N, N) of F is."""
+        error = self.directions @ jacobian.T - self.quotients
+        return _SAFETY * float(error.square().sum(dim=1).mean().sqrt())
+
     def resolve(self, jacobian: Tensor) -> bool:
         """Whether the quotients are exact enough to have contradicted a wrong Jacobian."""
         return bool((self.spread <= _UNRESOLVED * self._terms(jacobian)).all())
@@ -112,7 +119,7 @@ def look(function: Map, x: Tensor, setting: str, width: float = WIDTH) -> Differ
 
     parts = [x[None], first.flatten(0, -2), second.flatten(0, -2), fine.flatten(0, -2)]
     values = evaluate(function, torch.cat(parts), setting).split([len(part) for part in parts])
-    quotients, spread = _extrapolated(values[1].view(first.shape), width)
+    quotients, spread = _extrapolated(values[0], values[1].view(first.shape), width)
     corners = values[2].view(second.shape)
     mixed = (corners[0] - corners[1] - corners[2] + corners[3]) / (4 * step * step)
     curvature = _SAFETY * float(mixed.square().sum(dim=1).mean().sqrt())
@@ -133,10 +140,12 @@ def evaluate(function: Map, states: Tensor, setting: str) -> Tensor:
     return result.detach()
 
 
-def _extrapolated(values: Tensor, width: float) -> tuple[Tensor, Tensor]:
-    """Quotients and their error, from values (4, D, N) at the widths 1, −1, ½, −½."""
+def _extrapolated(middle: Tensor, values: Tensor, width: float) -> tuple[Tensor, Tensor]:
+    """Quotients and their error, from values (N,) in the middle and (4, D, N) at the widths 1, −1, ½, −½."""
     wide, narrow = (values[0] - values[1]) / (2 * width), (values[2] - values[3]) / width
-    return (4 * narrow - wide) / 3, (wide - narrow).abs()
+    bends = [values[left] + values[left + 1] - 2 * middle for left in (0, 2)]
+    kink = (4 * bends[1] - bends[0]).abs() / (2 * width)
+    return (4 * narrow - wide) / 3, torch.maximum((wide - narrow).abs(), kink)
 
 
 def _rounding(values: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ the ball into itself and G has exactly one zero in it (Banach). The Jacobian at 
 by at most K r, which moves eigenvalues by at most K r σ_max(V)/σ_min(V): that is added to ``error_bound``.
 
 **What is proved and what is not.** The step from matrix to eigenvalues is proved, for the matrix that
-autograd gives. That this is the Jacobian, and K, come from evaluating the map at random points
-(:mod:`~lightning_attractors.certificates.differences`): for a map that can only be evaluated this is strong
-numerical evidence, no proof. Where it is lacking, nothing is certified.
+autograd gives. How far that may be from the Jacobian, which widens the bound, and K come from evaluating the
+map at random points (:mod:`~lightning_attractors.certificates.differences`): for a map that can only be
+evaluated this is strong numerical evidence, no proof. Where it is lacking, nothing is certified.
 """
 
 from __future__ import annotations
@@ -285,6 +285,6 @@ def _examine(function: Map, x: Tensor, setting: str, tolerance: float, known: _K
     radius = 2 * (length + rounding) + level
     change = seen.curvature * radius
     contracts = float(torch.linalg.matrix_norm(inverse)) * change <= 0.5
-    found = known.spectrum(matrix).of_matrices_within(change)
+    found = known.spectrum(matrix).of_matrices_within(change + seen.discrepancy(matrix))
     fixed = distance <= allowed < math.inf and contracts
     return Point(float(torch.linalg.vector_norm(residual)), distance, fixed, found)

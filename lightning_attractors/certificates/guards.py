@@ -64,13 +64,14 @@ def require_untouched(module: nn.Module) -> None:
             train mode.
     """
     name = type(module).__name__
+    compiled = module._compiled_call_impl is not None or "_orig_mod" in module._modules
+    require(not compiled, "module", name, "must not be compiled: certificates are of it as it is written")
     hooked = module._forward_hooks or module._forward_pre_hooks or put_in(module)
     why = "must have no forward hooks, such as pruning and nn.utils.weight_norm add, nor a forward put in"
     require(not hooked, "module", name, why)
-    compiled = module._compiled_call_impl is not None
-    require(not compiled, "module", name, "must not be compiled: certificates are of it as it is written")
     stores = (module._parameters, module._buffers, module._modules)
-    held = [value for store in stores[:2] for value in store.values() if value is not None]
+    held = [value for store in (*stores[:2], vars(module)) for value in store.values()]
+    held = [value for value in held if isinstance(value, Tensor)]
     plain = all(type(store) in _PLAIN_DICTS for store in stores)
     plain = plain and all(type(value) in _PLAIN_TENSORS for value in held)
     require(plain, "module", name, "must hold plain tensors and modules: others may compute as they like")

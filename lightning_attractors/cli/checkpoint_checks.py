@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.reading import foreign_types
+from lightning_attractors.reading import UNREADABLE, foreign_types
 
 _ALWAYS = ("state_dict", "pytorch-lightning_version")
 # What is restored when a training goes on, and of which kind it is.
@@ -26,7 +25,16 @@ _TRAINING = {
     "lr_schedulers": list,
 }
 
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
+
+def local_checkpoint(path: str) -> str:
+    """The path of a checkpoint that may be given as a URL.
+
+    Raises:
+        SettingError: if it is on another machine, where nothing could be checked before it is used.
+    """
+    path = path.removeprefix("file://")
+    require("://" not in path, "ckpt_path", path, "must be a file on this machine: fetch it first")
+    return path
 
 
 def check_checkpoint(path: str, resumes: bool, trusted: bool = False) -> None:
@@ -72,7 +80,7 @@ def _content(path: str, trusted: bool) -> Any:
     try:
         foreign = [] if trusted else foreign_types(path)
         content = None if foreign else torch.load(path, map_location="cpu", weights_only=not trusted)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         valid = f"must be a checkpoint that torch can read ({type(error).__name__})"
         raise SettingError("ckpt_path", path, valid) from error
     brings = ", ".join(foreign[:3])

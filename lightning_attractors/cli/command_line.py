@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 import warnings
@@ -12,11 +11,11 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, distributed
 
@@ -24,31 +23,39 @@ from torch import Tensor, distributed
 from lightning_attractors import callbacks, data, models  # noqa: F401
 from lightning_attractors.callbacks import (
     BestCheckpoint,
-    CollapsedError,
     EpochLines,
     FiniteLoss,
     LastCheckpoint,
     RobustnessCurve,
-    UnstableError,
 )
 from lightning_attractors.callbacks.output import run_folder, write_atomically
-from lightning_attractors.cli.checkpoint_checks import check_checkpoint
+from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
-from lightning_attractors.cli.resuming import SameOptimizer, require_same_settings
+from lightning_attractors.cli.refusals import Beginning, refusal
+from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
     check_writable,
     checkpoint_of_run,
     configured_loggers,
+    header,
     log_root,
     precision_of_run,
     read_config,
     run_to_go_on,
+    threads_of_config,
+)
+from lightning_attractors.cli.settings import (
+    LINKED,
+    check_callbacks,
+    check_linked,
+    check_settings,
+    place_runs,
 )
 from lightning_attractors.cli.signals import EndsBySignal, ended, ended_by_signals
 from lightning_attractors.cli.summary import print_summary
 from lightning_attractors.contracts import best_weights
-from lightning_attractors.errors import NonFiniteError, SettingError, require
+from lightning_attractors.errors import SettingError, require
 from lightning_attractors.training import (
     CheckpointFiles,
     SamePrecision,
@@ -59,22 +66,21 @@ from lightning_attractors.training import (
 )
 from lightning_attractors.writing import csv_table, remove_asides
 
-_LOGGER = {
+_LOGGER: dict[str, Any] = {
     "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",
     "init_args": {"save_dir": "runs", "name": "", "default_hp_metric": False},
 }
 
-_FOR_PEOPLE = (SettingError, NonFiniteError, UnstableError, CollapsedError, MisconfigurationException)
-_DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-
 
 def run() -> None:
-    """Run the command line; errors made for people are one line, without a traceback."""
+    """Run the command line; errors made for people, and all before the first batch, are one line."""
     # Raised inside Lightning by newer versions of torch; nothing that a user could act on.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    beginning = Beginning()
     try:
         with ended_by_signals():
             AttractorsCLI(
+                beginning,
                 trainer_class=TwoPhaseTrainer,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
@@ -86,23 +92,15 @@ def run() -> None:
             if is_first_process():
                 print(f"error: {signal}", file=sys.stderr)
             sys.exit(signal.status)
-        cause = _meant_for_people(error) if isinstance(error, Exception) else None
-        if cause is None:
+        line = refusal(error, beginning.over) if isinstance(error, Exception) else None
+        if line is None:
             raise
-        sys.exit("error: " + " ".join(str(cause).split()))
+        beginning.take_back()
+        sys.exit(f"error: {line}")
     finally:
         let_go()
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()  # else its threads may end the process with an abort
-
-
-def _meant_for_people(error: BaseException | None) -> BaseException | None:
-    """The first error in the chain of causes that a user is meant to read: jsonargparse wraps them."""
-    while error is not None and not isinstance(error, _FOR_PEOPLE):
-        if isinstance(error, OSError) and error.errno in _DISK_REFUSES:
-            return OSError(f"{error.filename or 'disk'}: {error.strerror}; what was there before is whole")
-        error = error.__cause__ or error.__context__
-    return error
 
 
 class AttractorsCLI(LightningCLI):
@@ -118,14 +116,25 @@ class AttractorsCLI(LightningCLI):
 
     begun_with: str | None = None  # the precision of the run that is resumed
     untrained = False  # whether the user has asked for weights that nobody has trained
+    differs = ""  # in what an evaluation differs from the run whose weights it has
+
+    def __init__(self, beginning: Beginning, **settings: Any) -> None:
+        self.beginning = beginning
+        super().__init__(**settings)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return config_parser(**kwargs)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        check_settings(config, trains=self.config.subcommand == "fit")
+        place_runs(config.trainer, _LOGGER["init_args"]["save_dir"])
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(BestCheckpoint, "checkpoint")
         parser.set_defaults({"trainer.logger": _LOGGER})
-        for name in ("num_classes", "image_shape"):
+        for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
@@ -139,17 +148,18 @@ class AttractorsCLI(LightningCLI):
         self.untrained = path == "untrained" and self.subcommand != "fit"
         if self.untrained:
             path = config.ckpt_path = None
-        if path in ("last", "best"):
-            run = run_to_go_on(config.trainer, path)
+        run = run_to_go_on(config.trainer, path) if path in ("last", "best") else None
+        if run is not None:
             path = config.ckpt_path = str(checkpoint_of_run(run, path))
             if resumed:
                 self._go_on_in(run)
                 for logger in loggers:
                     logger.init_args.version = run.name
-        if path is not None and "://" not in str(path):
+        if path is not None:
+            path = config.ckpt_path = local_checkpoint(str(path))
             check_checkpoint(str(path), self.subcommand == "fit", trusted=config.weights_only is False)
-            if self.subcommand == "fit":
-                self._go_on_as(Path(path).parent.parent)
+            self._compare_with(run or Path(path).parent.parent)
+        self.beginning.watch(root)
         check_writable(root)
         if resumed:
             self.save_config_kwargs.update(config_filename="config_resumed.yaml", overwrite=True)
@@ -157,8 +167,9 @@ class AttractorsCLI(LightningCLI):
             self.save_config_kwargs.update(overwrite=True)  # no folder of its own, so the newest run has it
         else:
             version = loggers[0].init_args.version
-            taken = isinstance(version, int) and (root / f"version_{version}" / "config.yaml").exists()
-            require(not taken, "trainer.logger.version", version, f"there is such a run in {root} already")
+            folder = root / (version if isinstance(version, str) else f"version_{version}")
+            valid = f"there is such a run in {root} already; --ckpt_path last goes on with it"
+            require(not (folder / "config.yaml").exists(), "trainer.logger.version", version, valid)
 
     def _go_on_in(self, run: Path) -> None:
         """Have the run's folder for this process, without what a kill has left half-written."""
@@ -166,25 +177,34 @@ class AttractorsCLI(LightningCLI):
             hold(run)
             remove_asides(run)
 
-    def _go_on_as(self, run: Path) -> None:
-        """Keep the precision and the settings of the run that a checkpoint is of, if its config is there."""
-        self.begun_with = precision_of_run(run)
+    def _compare_with(self, run: Path) -> None:
+        """Train with the precision and settings of the run that a checkpoint is of; note others elsewhere."""
+        if self.subcommand == "fit":
+            self.begun_with = precision_of_run(run)
         before = read_config(run / "config.yaml")
-        if before is not None:
-            given = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
-            require_same_settings(before, yaml.safe_load(given), str(run))
+        if before is None:
+            return
+        config = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        given = yaml.safe_load(config)
+        if self.subcommand == "fit":
+            require_same_settings(before, given, str(run))
+        else:
+            self.differs = other_than_trained(before, given)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")
-        extra: list[Callback] = [FiniteLoss()]
+        extra: list[Callback] = [self.beginning, FiniteLoss()]
         given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
+        check_callbacks(given)
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
             if sys.stdout.isatty():
                 extra.append(RichProgressBar())
             else:
                 extra.append(EpochLines())
                 kwargs["enable_progress_bar"] = False
+        check_linked(self.config[self.subcommand].model.init_args, self.model, self.datamodule)
         suit_threads(self.model)
+        self._note_threads()
         if config.precision == "auto":
             extra.append(SamePrecision())
             kwargs["precision"] = faster_precision(self.model, config.accelerator, self.begun_with)
@@ -198,7 +218,21 @@ class AttractorsCLI(LightningCLI):
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), CheckpointFiles()]
-        return self._instantiate_trainer({**config, **kwargs}, extra)
+        trainer = self._instantiate_trainer({**config, **kwargs}, extra)
+        self.beginning.at(trainer)
+        return trainer
+
+    def _note_threads(self) -> None:
+        """Have the run's config say on how many threads it was, and say where that is not as it was."""
+        self._parser(self.subcommand).dump_header = header()
+        threads = torch.get_num_threads()
+        for path in self.config[self.subcommand].get("config") or []:
+            before = threads_of_config(Path(str(path)))
+            if before not in (None, threads):
+                rank_zero_warn(
+                    f"{path} is of a run on {before} threads, here are {threads}: "
+                    f"the last bits of sums differ; OMP_NUM_THREADS={before} repeats them"
+                )
 
     def before_fit(self) -> None:
         if self.datamodule is None and not is_overridden("train_dataloader", self.model):
@@ -232,6 +266,8 @@ class AttractorsCLI(LightningCLI):
         require(path is not None or self.untrained or not learns, "ckpt_path", path, valid)
         if is_first_process():
             print(f"weights: {path or 'those that training would begin with'}")
+            if self.differs:
+                print(f"settings that are not the run's: {self.differs}")
 
     def before_predict(self) -> None:
         self._say_whose_weights()

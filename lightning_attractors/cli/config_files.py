@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import yaml
 from jsonargparse import ActionConfigFile, Namespace, get_loader  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_attractors.errors import require
+from lightning_attractors.cli.usage import OneLineParser
+from lightning_attractors.errors import SettingError, require
 
 
 def config_parser(**kwargs: Any) -> LightningArgumentParser:
     """The parser of Lightning's command line, but for what ``--config`` makes of a file: see the action."""
-    kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
-    parser = LightningArgumentParser(**kwargs)
+    parser = OneLineParser(**kwargs)
     text = "A config file in YAML or JSON. The first one names the run; `base: FILE` in it builds on another."
     parser.add_argument("-c", "--config", action=ConfigFile, help=text)
     return parser
@@ -35,12 +35,42 @@ class ConfigFile(ActionConfigFile):
         self, parser: ArgumentParser, cfg: Any, values: Any, option_string: str | None = None
     ) -> None:
         configs = [values]
-        if os.path.isfile(values):
+        if os.path.exists(values):
+            require(os.path.isfile(values), "config", values, "must be a file")
             if not cfg.get(self.dest):
                 _name_run(cfg, Path(values).stem)
             configs = with_bases(Path(values))
         for config in configs:
             super().__call__(parser, cfg, config, option_string)
+
+
+def _check(path: Path) -> None:
+    """See that a config is a file of text, and that it sets nothing twice, of which YAML takes the last.
+
+    Raises:
+        SettingError: naming the file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError("config", str(path), f"must be a file of text in UTF-8 ({error})") from error
+    try:
+        twice = next(_twice(yaml.compose(text)), None)
+    except (yaml.YAMLError, RecursionError):
+        return  # no YAML, which the parser is the one to say
+    require(twice is None, "config", str(path), f"must have {twice} once: only the last one would count")
+
+
+def _twice(node: yaml.Node | None) -> Iterator[str]:
+    """The keys that a mapping, or one in it, has more than once."""
+    if isinstance(node, yaml.MappingNode):
+        names = [str(key.value) for key, _ in node.value]
+        yield from (name for name in names if names.count(name) > 1)
+        for _, value in node.value:
+            yield from _twice(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _twice(value)
 
 
 def with_bases(path: Path, builds_on_it: tuple[Path, ...] = ()) -> list[str]:
@@ -53,6 +83,7 @@ def with_bases(path: Path, builds_on_it: tuple[Path, ...] = ()) -> list[str]:
     Raises:
         SettingError: if a base is no file, or leads back to a file that builds on it.
     """
+    _check(path)
     settings = _settings(path)
     if "base" not in settings:
         return [str(path)]

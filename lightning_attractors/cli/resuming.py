@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -11,7 +11,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning_attractors.errors import SettingError, require
 
 _SECTIONS = ("seed_everything", "model", "data", "checkpoint")
-_OF_TRAINER = ("filter_epochs", "filter_batch_size", "filter_precision", "patch_fraction")
+_OF_TRAINER = (
+    *("filter_epochs", "filter_batch_size", "filter_precision", "patch_fraction"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"),
+)
 # Of data: where images are, and how they get here, but not what they are.
 _FREE_OF_DATA = {"root", "download", "verify_checksums", "num_workers", "pin_memory", "eval_batch_size"}
 _DIFFERS = "differs from the checkpoint's"
@@ -22,7 +25,8 @@ _OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_moment
 def require_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], run: str) -> None:
     """Refuse to go on with other settings of model, optimiser, data, seed, checkpoint or filter phase.
 
-    Everything else may change: limits of the training, devices, precision, callbacks, loggers.
+    Gradients are clipped and accumulated as before, too. Everything else may change: limits of the
+    training, devices, precision, callbacks, loggers.
 
     Args:
         before: the config of the run, as it was saved.
@@ -32,20 +36,33 @@ def require_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], run
     Raises:
         SettingError: naming all that differ.
     """
-    found = [
-        (_shown(name), old, new)
-        for section in _SECTIONS
-        for name, old, new in _differences(section, before.get(section), now.get(section))
-    ]
+    found = _changed(_SECTIONS, before, now)
+    trainers = [config.get("trainer") or {} for config in (before, now)]
     for name in _OF_TRAINER:
-        old, new = ((config.get("trainer") or {}).get(name) for config in (before, now))
-        found += [(f"trainer.{name}", old, new)] if old != new else []
-    found = [one for one in found if one[0].removeprefix("data.") not in _FREE_OF_DATA]
+        old, new = (trainer.get(name) for trainer in trainers)
+        found += [(f"trainer.{name}", old, new)] if old != new and all(name in t for t in trainers) else []
     if found:
         name, old, new = found[0]
         more = "".join(f"; {other} too: {given!r}, not {kept!r}" for other, kept, given in found[1:])
         problem = f"must be {old!r}, as in {run}, which goes on{more}; a run with other settings is a new one"
         raise SettingError(name, new, problem)
+
+
+def other_than_trained(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In which settings of model and data an evaluation differs from the run, in words; empty if in none."""
+    found = _changed(("model", "data"), before, now)
+    return ", ".join(f"{name}={new!r} (trained with {old!r})" for name, old, new in found)
+
+
+def _changed(
+    sections: Iterable[str], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    found = [
+        (_shown(name), old, new)
+        for section in sections
+        for name, old, new in _differences(section, before.get(section), now.get(section))
+    ]
+    return [one for one in found if one[0].removeprefix("data.") not in _FREE_OF_DATA]
 
 
 def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -76,7 +93,7 @@ class SameOptimizer(Callback):
     """Refuses to give an optimiser the state of another kind of optimiser, which would fail as it steps."""
 
     def __init__(self) -> None:
-        self._saved: list[Any] = []
+        self._saved: list[Any] | None = None
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -84,8 +101,12 @@ class SameOptimizer(Callback):
         self._saved = checkpoint.get("optimizer_states", [])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        saved, self._saved = self._saved, []
-        for optimizer, state in zip(trainer.optimizers, saved, strict=False):
+        saved, self._saved = self._saved, None
+        if saved is None:
+            return
+        valid = f"must be as many as the checkpoint has states of: {len(saved)}"
+        require(len(saved) == len(trainer.optimizers), "optimizers", len(trainer.optimizers), valid)
+        for optimizer, state in zip(trainer.optimizers, saved, strict=True):
             name = type(optimizer).__name__
             for groups, kept in _pairs(optimizer.state_dict(), state):
                 sizes = [[len(group.get("params", ())) for group in side] for side in (groups, kept)]

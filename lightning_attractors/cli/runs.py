@@ -8,13 +8,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+import torch
 import yaml
 from jsonargparse import Namespace
 
 from lightning_attractors.callbacks import BestCheckpoint
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.reading import read_checkpoint
+from lightning_attractors.reading import UNREADABLE, read_checkpoint
 
+_THREADS = ", threads: "
 # What only the subcommands that train nothing have in their config.
 _EVALUATES = {"verbose", "return_predictions"}
 
@@ -47,7 +50,9 @@ def run_to_go_on(trainer: Any, name: str) -> Path:
     root, loggers = log_root(trainer), configured_loggers(trainer)
     version = loggers[0].init_args.get("version") if loggers else None
     if version is not None:
-        return root / (version if isinstance(version, str) else f"version_{version}")
+        run = root / (version if isinstance(version, str) else f"version_{version}")
+        require(run.is_dir(), "ckpt_path", name, f"there is no earlier run {run}")
+        return run
     numbers = [int(found[1]) for path in root.glob("version_*") if (found := _number(path.name))]
     for number in sorted(numbers, reverse=True):
         if _trains(root / f"version_{number}"):
@@ -76,6 +81,23 @@ def read_config(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return config if isinstance(config, dict) else None
+
+
+def header() -> list[str]:
+    """What a run's config says, in comments, of where it was run: bits may depend on it."""
+    return [
+        f"lightning.pytorch=={L.__version__}",
+        f"torch=={torch.__version__}{_THREADS}{torch.get_num_threads()}",
+    ]
+
+
+def threads_of_config(path: Path) -> int | None:
+    """The number of threads of the run whose config this is, or None where it does not say."""
+    try:
+        found = re.search(rf"^#.*{_THREADS}(\d+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(found[1]) if found else None
 
 
 def precision_of_run(folder: Path) -> str | None:
@@ -121,10 +143,19 @@ def _best(run: Path, folder: Path) -> Path:
     best_folder, name = Path(chosen.get("dirpath") or folder).expanduser(), chosen.get("filename") or "best"
     if "{" not in name:
         return best_folder / f"{name}.ckpt"
-    last = folder / "last.ckpt"
-    for key, state in (read_checkpoint(last)["callbacks"] if last.is_file() else {}).items():
+    for key, state in _states_of_callbacks(folder / "last.ckpt").items():
         if key.startswith(BestCheckpoint.__qualname__) and state["best_model_path"]:
             written = Path(os.path.relpath(state["best_model_path"], state["dirpath"]))
             if os.pardir not in written.parts:
                 return best_folder / written
     return best_folder / f"{name}.ckpt"
+
+
+def _states_of_callbacks(last: Path) -> dict[str, Any]:
+    """What callbacks have in a run's newest state; nothing where there is none."""
+    try:
+        states = read_checkpoint(last)["callbacks"] if last.is_file() else {}
+    except UNREADABLE as error:
+        problem = f"must be whole, for it says which file is the best ({type(error).__name__}); name one"
+        raise SettingError("ckpt_path", str(last), problem) from error
+    return dict(states)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -44,7 +45,8 @@ def euler_maruyama(noise: Callable[[Tensor], Tensor]) -> Step:
     return step
 
 
-STEPS: dict[str, Step] = {"euler": euler, "heun": heun, "rk4": rk4}
+# Read-only: what is certified of a step is known of these.
+STEPS: Mapping[str, Step] = MappingProxyType({"euler": euler, "heun": heun, "rk4": rk4})
 
 
 def clipped(step: Step, bound: float) -> Step:

@@ -24,12 +24,14 @@ from lightning_attractors.dynamics.integrate import (
     states,
 )
 from lightning_attractors.dynamics.planted import DampedNoise, has_fused_step, integrate_fused
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError, require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import AccuracySpread, Overlap, TrajectoryError
 from lightning_attractors.models.base import Classifier, OptimizationSettings
+from lightning_attractors.models.memory import require_memory
 
 _CONFIDENCE_AT_ATTRACTOR = 0.99
+_MOST_STEPS = 100_000  # minutes for every batch, and no end to them with ten times as many
 
 
 class NoiseStream(IntEnum):
@@ -80,9 +82,10 @@ class AttractorClassifier(Classifier):
     ) -> None:
         super().__init__(num_classes=len(attractors), **optimization)
         require(len(attractors) >= 2, "num_classes", len(attractors), "must be at least 2")
-        require(0 < dt < math.inf, "dt", dt, "must be finite and above 0")
-        require(steps >= 1, "steps", steps, "must be at least 1")
-        require(eval_steps is None or eval_steps >= 1, "eval_steps", eval_steps, "must be at least 1")
+        require_sensible("dt", dt)
+        for name, value in (("steps", steps), ("eval_steps", steps if eval_steps is None else eval_steps)):
+            require(value >= 1, name, value, "must be at least 1")
+            require(value <= _MOST_STEPS, name, value, f"must be at most {_MOST_STEPS:,}: take a larger dt")
         require(integrator in STEPS, "integrator", integrator, f"must be one of {sorted(STEPS)}")
         self.register_buffer("attractors", attractors)
         self.image_shape = tuple(image_shape)
@@ -191,6 +194,8 @@ class AttractorClassifier(Classifier):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = self.training_batch(batch, batch_idx)
+        if batch_idx == 0:  # every state is kept, for the gradient
+            require_memory("steps", self.steps, self.steps * images.numel(), images.device)
         noise = self.noise(NoiseStream.TRAIN, self.global_step, batch_idx)
         loss = _squared_distance(self._final_state(images, noise), self.attractors[labels])
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable
 from lightning_attractors.contracts import awaits_length, phases_of, watched_metric
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.measured import MeasuredModule
-from lightning_attractors.optim import OptimizerCallable, build_optimizer
+from lightning_attractors.optim import OptimizerCallable, build_optimizer, build_schedule, try_schedule
 
 
 class FurtherOptimizationSettings(TypedDict, total=False):
@@ -43,6 +43,7 @@ class Classifier(MeasuredModule):
         num_classes: K, to check labels with; None where they are anything.
     """
 
+    half_precisions: tuple[str, ...] = ()  # what it works in of those with weights of 16 bits
     divergence_hint = "lower the learning rate (model.optimizer)"
 
     def __init__(
@@ -54,10 +55,17 @@ class Classifier(MeasuredModule):
         num_classes: int | None = None,
     ) -> None:
         super().__init__(num_classes)
+        require(callable(optimizer), "optimizer", optimizer, "must be an optimizer, such as Adam")
         self.optimizer_factory = optimizer
         self.optimizer_factories = optimizers or {}
         self.scheduler_factory = lr_scheduler
         self.lr_interval = lr_interval
+
+    def setup(self, stage: str) -> None:
+        precision = str(self.trainer.precision)
+        valid = ["32-true", "64-true", "16-mixed", "bf16-mixed", *self.half_precisions]
+        works = not precision.endswith("16-true") or precision in valid
+        require(works, "trainer.precision", precision, f"must be one of {valid} for {type(self).__name__}")
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.optimizer_factory, self.optimizer_factories)
@@ -67,12 +75,13 @@ class Classifier(MeasuredModule):
                 group["precision"] = "bfloat16" if bfloat16 else "float32"
         if self.scheduler_factory is None:
             return optimizer
-        scheduler: Any = self.scheduler_factory(optimizer)
+        scheduler = build_schedule(self.scheduler_factory, optimizer)
         if awaits_length(scheduler):
             scheduler.total_steps = self._training_length()
         config = {"scheduler": scheduler, "interval": self.lr_interval}
         if (metric := watched_metric(scheduler)) is not None:
             config["monitor"] = metric
+        try_schedule(scheduler, watches=metric is not None)
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -15,6 +15,7 @@ from lightning_attractors.keywords import Unpack
 from lightning_attractors.models.activations import ActivationName, PoweredActivation
 from lightning_attractors.models.base import OptimizationSettings
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
+from lightning_attractors.models.memory import require_memory
 
 
 class ConvolutionalClassifier(CrossEntropyClassifier):
@@ -59,8 +60,10 @@ class ConvolutionalClassifier(CrossEntropyClassifier):
         names = get_args(ActivationName)
         require(grid >= 1, "grid", grid, "must be at least 1")
         require(activation in names, "activation", activation, f"must be one of {names}")
-        require(power >= 1, "power", power, "must be at least 1")
+        valid = "must be from 1 to 100: beyond, float32 sees activations as 0 or as infinite"
+        require(1 <= power <= 100, "power", power, valid)
         rows, columns = _pooled_size(image_shape, kernel_size, pool_size, pool_stride)
+        require_memory("grid", grid, grid**2 * rows * columns * num_classes)
         self.pool_size = pool_size
         self.pool_stride = pool_stride
         self.activation = PoweredActivation(activation, power)

@@ -22,6 +22,7 @@ class CrossEntropyClassifier(Classifier):
     """
 
     monitor = "val/accuracy"
+    half_precisions: tuple[str, ...] = ("bf16-true",)
     val_metrics: nn.ModuleDict
     test_metrics: nn.ModuleDict
 

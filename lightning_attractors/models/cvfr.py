@@ -19,7 +19,7 @@ from lightning_attractors.dynamics.planted import (
     damping_scale,
     make_coupling,
 )
-from lightning_attractors.errors import require
+from lightning_attractors.errors import require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import DistanceAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier, NoiseStream
@@ -107,6 +107,8 @@ class CVFR(AttractorClassifier):
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
         require(0 <= sigma < math.inf, "sigma", sigma, "must be finite and at least 0")
+        if sigma > 0:
+            require_sensible("sigma", sigma)
         check_damping(damping)
         require(n_realisations >= 1, "n_realisations", n_realisations, "must be at least 1")
         require(seed >= 0, "seed", seed, "must be at least 0")

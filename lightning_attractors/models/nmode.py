@@ -30,7 +30,7 @@ from lightning_attractors.certificates import (
     summing_products,
 )
 from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError, require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.linalg import matrix_norm
 from lightning_attractors.models.backbones import count_features
@@ -38,11 +38,12 @@ from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, Optimization
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
 from lightning_attractors.models.evaluation_mode import evaluating
 from lightning_attractors.models.interval_training import IntervalTraining, is_certified, worst_case_loss
+from lightning_attractors.models.memory import require_memory
 from lightning_attractors.models.trades import TRADES
 from lightning_attractors.random import keyed_generator
 
 # What beside ``forward`` a certificate takes for this class's own.
-_COMPUTES_BY = frozenset(["features", "_require_faithful"])
+_COMPUTES_BY = frozenset(["backbone", "layer", "head", "features", "_require_faithful"])
 _OBJECTS = ("backbone", "trades", "intervals")
 # Streams of random numbers.
 _TRAIN, _VALIDATION = 0, 1
@@ -111,6 +112,7 @@ class NMODE(CrossEntropyClassifier):
         self._save_settings()
         self.backbone = nn.Flatten() if backbone is None else backbone
         features = count_features(self.backbone, image_shape)
+        require_memory("width", width, width * (features + num_classes))
         self.layer = NMODELayer(features, width, decay, time) if width else nn.Identity()
         self.head = nn.Linear(width or features, num_classes)
         self.clip = clip
@@ -332,10 +334,12 @@ def _check(width: int, decay: float, time: float, clip: float | None, gain_penal
         SettingError: if a setting lies outside its range.
     """
     require(width >= 0, "width", width, "must be at least 0")
-    require(0 < decay < math.inf, "decay", decay, "must be finite and above 0")
-    require(0 < time < math.inf, "time", time, "must be finite and above 0")
+    require_sensible("decay", decay)
+    require_sensible("time", time)
     require(clip is None or 0 < clip < math.inf, "clip", clip, "must be null, or finite and above 0")
     valid = "must be finite and at least 0"
     require(0 <= gain_penalty < math.inf, "gain_penalty", gain_penalty, valid)
+    if clip is not None:
+        require_sensible("clip", clip)
     require(width > 0 or clip is None, "clip", clip, "must be null where width is 0")
     require(width > 0 or gain_penalty == 0, "gain_penalty", gain_penalty, "must be 0 where width is 0")

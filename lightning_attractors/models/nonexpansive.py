@@ -39,8 +39,11 @@ from lightning_attractors.keywords import Unpack
 from lightning_attractors.linalg import Padding
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, OptimizationSettings
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
+from lightning_attractors.models.memory import require_memory
 
 LossName = Literal["cross_entropy", "hinge"]
+# What beside ``forward`` a certificate takes for this class's own.
+_COMPUTES_BY = frozenset(["layers", "head"])
 
 
 class NonexpansiveNet(CrossEntropyClassifier):
@@ -97,6 +100,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
         10.0
     """
 
+    half_precisions = ()  # certificates are of float32
     certified_norm: NormName = "l2"
     certified_box = (-math.inf, math.inf)
 
@@ -137,6 +141,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
         require(pool >= 1 and not any(side % pool for side in sides), "pool", pool, _divides(sides))
         layers["pool"], layers["flatten"] = ScaledAvgPool(pool), nn.Flatten()
         features = channels * math.prod(side // pool for side in sides)
+        require_memory("dense_width", dense_width, dense_depth * dense_width * features)
         for block in range(dense_depth):
             layers[f"dense_block{block}"] = self._block(DenseOperator(features, dense_width))
         self.layers = nn.Sequential(layers)
@@ -170,6 +175,8 @@ class NonexpansiveNet(CrossEntropyClassifier):
             require(not any(side % stride for side in sides), "strides", list(strides), _divides(sides))
             sides = [side // stride for side in sides]
             size = (sides[0], sides[1])
+            numbers = width * (channels * stride**2 + depth * width * kernel_size**2)
+            require_memory("widths", list(widths), numbers)
             layers[f"fold{number}"] = nn.PixelUnshuffle(stride)
             lift = ConvolutionOperator(channels * stride**2, width, 1, size, padding)
             layers[f"lift{number}"] = self._linear(lift)
@@ -238,15 +245,17 @@ class NonexpansiveNet(CrossEntropyClassifier):
             Shape (B,), float64; 0 where the label does not win.
 
         Raises:
-            SettingError: if ``forward`` may compute something else than the layers: see
-                :func:`~lightning_attractors.certificates.require_faithful`.
+            SettingError: if ``certified_norm`` says otherwise, or ``forward`` may compute something else than
+                the layers: see :func:`~lightning_attractors.certificates.require_faithful`.
         """
         layers, head, temperature = self.layers, self.head, self.temperature
         _check_temperature(temperature)
+        norm = self.certified_norm
+        require(norm == "l2", "certified_norm", norm, "must be l2, as the radii are")
         require_faithful(
             self,
             NonexpansiveNet,
-            frozenset(),
+            _COMPUTES_BY,
             (layers, head),
             lambda x: head(layers(x)) / temperature,
             l2_logits(layers, head, temperature),
@@ -271,7 +280,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
                 layer.operator.retract_(layer.radius(self.max_substeps))
 
 
-remember(NonexpansiveNet, frozenset())
+remember(NonexpansiveNet, _COMPUTES_BY)
 
 
 def _divides(sides: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_attractors.dynamics.planted import Gain, check_gain
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError, require, require_sensible
 from lightning_attractors.models.pattern_digits import Patterns, pattern_digits
 
 # λ = 8 for the 49 pixels of the letters.
@@ -70,6 +70,8 @@ def _eigenvalues(eigenvalue: float | list[float] | None, num_classes: int, beta:
     require(bool(((values > 0) & values.isfinite()).all()), "eigenvalue", eigenvalue, valid)
     fits = values.ndim == 0 or len(values) == num_classes
     require(fits, "eigenvalue", eigenvalue, f"must be one number, or one for each of {num_classes} classes")
+    for value in values.flatten().tolist():
+        require_sensible("eigenvalue", value)
     return values.expand(num_classes)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_attractors.dynamics.integrate import IntegratorName, integrate, reverse, rk4
 from lightning_attractors.dynamics.planted import CouplingName, DoubleWellField, block_patterns, make_coupling
-from lightning_attractors.errors import require
+from lightning_attractors.errors import require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import AttractorAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier
@@ -69,8 +69,8 @@ class SANODE(AttractorClassifier):
         block: int | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
-        require(0 < a < math.inf, "a", a, "must be finite and above 0")
-        require(0 < gamma < math.inf, "gamma", gamma, "must be finite and above 0")
+        require_sensible("a", a)
+        require_sensible("gamma", gamma)
         num_nodes = math.prod(image_shape)
         super().__init__(
             attractors=block_patterns(num_classes, num_nodes, low=-a, high=a, block=block),

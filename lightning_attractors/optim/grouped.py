@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer, SparseAdam
 
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.optim.muon import Muon
@@ -81,6 +81,9 @@ def build_optimizer(
             members.append(_member(setting, by_prefix.get(prefix, default), {n: named[n] for n in names}))
             if isinstance(members[-1], Muon):
                 _refuse_embeddings(setting, module, members[-1])
+    for member in members if len(members) > 1 else []:
+        needs_closure = isinstance(member, LBFGS)  # it evaluates the loss several times a step
+        require(not needs_closure, "optimizers", "LBFGS", "must be the only optimizer, of all parameters")
     return members[0] if len(members) == 1 else GroupedOptimizer(members)
 
 
@@ -91,7 +94,12 @@ def _member(setting: str, factory: OptimizerFactory, named: dict[str, nn.Paramet
         SettingError: if it refuses them; of one that it would refuse alone too, the name.
     """
     try:
-        return factory(list(named.values()))
+        optimizer = factory(list(named.values()))
+        valid = "must not be SparseAdam: gradients here are dense"
+        require(not isinstance(optimizer, SparseAdam), setting, "SparseAdam", valid)
+        return optimizer
+    except SettingError:
+        raise
     except ValueError as error:
         for name, parameter in named.items():
             try:

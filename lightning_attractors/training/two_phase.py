@@ -157,7 +157,7 @@ class _Phases(Callback):
 
     def __init__(self, cache: FeatureCache) -> None:
         self.cache = cache
-        self._frequencies: list[int] = []
+        self._frequencies: dict[int, tuple[Any, int]] = {}  # scheduler configs by their id, and how often
 
     def setup(self, trainer: Any, pl_module: L.LightningModule, stage: str) -> None:
         epochs, steps = trainer.filter_epochs, trainer.classifier_steps
@@ -180,7 +180,7 @@ class _Phases(Callback):
             trainer.fit_loop.epoch_loop.max_steps = steps + epochs * per_epoch
 
     def on_fit_start(self, trainer: Any, pl_module: L.LightningModule) -> None:
-        self._frequencies = [config.frequency for config in trainer.lr_scheduler_configs]
+        self._frequencies = {}
 
     def on_train_start(self, trainer: Any, pl_module: L.LightningModule) -> None:
         # A run that is resumed within an epoch does not start it again.
@@ -193,7 +193,8 @@ class _Phases(Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.filter_epochs:
             pl_module.filter_phase = trainer.filter_phase if trainer.learns_filters else None
-        for config, frequency in zip(trainer.lr_scheduler_configs, self._frequencies, strict=True):
+        for config in trainer.lr_scheduler_configs:  # callbacks may have added some
+            _, frequency = self._frequencies.setdefault(id(config), (config, config.frequency))
             # A frequency that no count reaches: a scheduler that waits.
             config.frequency = sys.maxsize if trainer.learns_filters else frequency
         if not trainer.learns_filters:

@@ -131,3 +131,15 @@ def test_no_path_from_a_checkpoint_leads_out_of_the_runs_folder(tmp_path, path):
 @pytest.mark.parametrize("name", ["last", "LAST", "../best", "/best", ".", ""])
 def test_a_file_has_a_name_of_its_own_in_the_folder(name):
     assert refusal(BestCheckpoint, filename=name).startswith(f"checkpoint.filename='{name}': must")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"save_top_k": 2, "monitor": "val/accuracy"}, "checkpoint.filename='best': must tell several apart"),
+        ({"save_top_k": -1}, "checkpoint.filename='best': must tell several apart"),
+        ({"monitor": "val/loss"}, "checkpoint.mode=None: must be min or max"),
+    ],
+)
+def test_settings_by_which_the_best_would_be_another_are_refused(settings, message):
+    assert message in refusal(BestCheckpoint, **settings)

@@ -104,6 +104,33 @@ def test_a_point_near_its_equilibrium_is_judged_at_the_equilibrium():
     assert certificate.flow.distance == pytest.approx(1e-6, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        lambda x: -x + 2 * x.abs(),
+        lambda x: -x + 2 * x.abs().roll(1, -1),
+        lambda x: -x + 2 * x.relu(),
+        lambda x: -x + 2 * (x - 1e-7).abs() - 2e-7,
+    ],
+)
+def test_an_equilibrium_in_a_kink_is_not_certified(field):
+    """On one side all of these leave 0, and central differences of |x| vanish as its gradient does."""
+    (certificate,) = certify_equilibria(torch.zeros(1, 3).double(), field)
+    assert not certificate.stable
+
+
+def test_what_quotients_cannot_tell_from_rounding_is_not_called_stable():
+    """Eigenvalues −1e-9 for autograd; 3e-9 with what is hidden."""
+
+    def field(x):
+        u, v = x.unbind(-1)
+        return torch.stack([-u - v, -u - v - 1e-9 * v + 4e-9 * v.detach()], dim=-1)
+
+    (certificate,) = certify_equilibria(torch.zeros(1, 2).double(), field)
+    assert not certificate.stable
+    assert 3e-9 < certificate.flow.spectrum.error_bound < 1e-6
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_a_state_that_is_not_finite_is_no_equilibrium(value):
     points = torch.tensor([[value, 0.0], [0.0, 0.0]], dtype=torch.float64)

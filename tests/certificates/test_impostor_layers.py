@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from impostors import SHAPE, assert_refused, assert_right, nmode
+from impostors import SHAPE, assert_refused, assert_right, certified, nmode
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
@@ -97,6 +97,12 @@ class Other(nn.Parameter):
         return -found if function is functional.linear else found
 
 
+class Hidden(torch.Tensor):
+    """No parameter, but what the layer finds as its weight."""
+
+    __torch_function__ = Other.__torch_function__
+
+
 class Noisy(nn.Module):
     def forward(self, weight):
         return weight + torch.rand_like(weight)
@@ -120,6 +126,20 @@ def with_weight(kind):
     return linear
 
 
+def shadowed():
+    linear = nn.Linear(10, 3)
+    vars(linear)["weight"] = linear.weight.detach().as_subclass(Hidden)
+    return linear
+
+
+def derived():
+    """The class that torch has derived has another property than torch has given it."""
+    linear = with_parametrization(nn.Identity)
+    sign = property(lambda self: self.parametrizations.weight() * (1 if torch.is_grad_enabled() else -1))
+    type(linear).weight = sign
+    return linear
+
+
 def with_parametrization(kind):
     linear = nn.Linear(10, 3)
     parametrize.register_parametrization(linear, "weight", kind())
@@ -138,9 +158,12 @@ def late():
         *(lambda: Linear(10, 3), swapped(Linear), lambda: Disguised(10, 3).eval(), swapped(Computed)),
         *(lambda: with_weight(Other), late, lambda: nn.Linear(10, 3).bfloat16().requires_grad_(False)),
         *(lambda: with_parametrization(Noisy), lambda: with_parametrization(OfGradients)),
-        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(10, 3)),
+        *(lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(10, 3)), shadowed, derived),
     ],
-    ids=["subclass", "swapped", "disguised", "computed", "tensor", "dict", "half", "noisy", "grad", "train"],
+    ids=[
+        *("subclass", "swapped", "disguised", "computed", "tensor", "dict", "half", "noisy", "grad", "train"),
+        *("shadowed", "derived"),
+    ],
 )
 def test_a_head_that_is_not_what_it_looks_like_is_refused(linear):
     model = nmode()
@@ -153,6 +176,24 @@ def test_computed_weights_that_stay_are_certified_rightly():
     parametrizations.weight_norm(model.head)
     parametrizations.orthogonal(model.layer.linear)
     assert_right(model.eval())
+
+
+def test_honest_models_of_unusual_make_are_certified_rightly():
+    class Front(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Flatten())
+
+    tied = nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular")
+    assert_right(nmode(front=Front()))
+    assert_right(nmode(front=nn.Sequential(tied, nn.ReLU(), tied, nn.Flatten())))
+    model = nmode(front=nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True)))
+    model.head.register_full_backward_hook(lambda *arguments: None)
+    assert bool((certified(model)[0] > 0).any())
+
+
+def test_a_compiled_layer_is_named_as_such():
+    front = torch.compile(nn.Sequential(nn.Flatten()), backend="eager")
+    assert_refused(nmode(front=front), "^module='OptimizedModule': must not be compiled")
 
 
 @pytest.mark.parametrize("part", [1, 4], ids=["batch norm", "dropout"])

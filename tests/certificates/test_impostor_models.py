@@ -58,6 +58,17 @@ def test_a_subclass_that_computes_otherwise_is_refused(family, mixin):
     assert_refused(swapped, "^module='Mine'")
 
 
+@pytest.mark.parametrize(
+    ("family", "part"), [("nmode", "backbone"), ("nmode", "head"), ("nonexpansive", "layers")]
+)
+def test_parts_that_are_computed_are_refused(family, part):
+    """They could be others for one caller than for another, or the tenth time."""
+    base = {"nmode": NMODE, "nonexpansive": NonexpansiveNet}[family]
+    model = FAMILIES[family]()
+    model.__class__ = type("Mine", (base,), {part: property(lambda self: self._modules[part])})
+    assert_refused(model, f"it has its own \\['{part}'\\]$")
+
+
 def test_layers_that_are_others_for_the_certificate_are_refused():
     class Mine(NMODE):
         @property
@@ -166,6 +177,10 @@ def patches():
     ]:
         yield "nmode", holder, name, negative(vars(holder)[name])
     yield "nmode", nn.Sequential, "__iter__", lambda self: iter([*self._modules.values()][:1])
+    for layers in (nn.modules.linear, nn.modules.conv):
+        other = types.SimpleNamespace(**vars(functional))
+        other.linear, other.conv2d = negative(functional.linear), negative(functional.conv2d)
+        yield "nmode", layers, "F", other
     yield "nmode", NMODE, "features", property(lambda self: nn.Sequential(self.backbone, self.layer))
     for holder, name in [(NonexpansiveNet, "forward"), (Monotone, "forward"), (DenseOperator, "adjoint")]:
         yield "nonexpansive", holder, name, negative(vars(holder)[name])

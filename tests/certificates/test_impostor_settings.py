@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_attractors.certificates import convolves_by_sums, summing_products
 from lightning_attractors.certificates import guards as guards_of_certificates
+from lightning_attractors.dynamics import STEPS
 
 
 def changes():
@@ -38,6 +39,7 @@ def changes():
     yield "random", function(nn.RReLU(0.1, 1.0).train()), "always in the same way"
     yield "hidden", function(nn.Sequential(nn.ReLU(), nn.Linear(1, 1))), "must have no parameters"
     yield "channels", function(nn.Softmax2d()), "^activation='Softmax2d'"
+    yield "certified norm", of(lambda m: m, certified_norm="linf"), "^certified_norm='linf': must be l2"
 
 
 @pytest.mark.parametrize(("change", "match"), [c[1:] for c in changes()], ids=[c[0] for c in changes()])
@@ -53,6 +55,29 @@ def test_random_slopes_are_refused_in_training_and_certified_in_evaluation():
     assert_refused(
         model.train(), "^activation='RReLU': must act on every entry by itself, and always in the same"
     )
+
+
+class OfGradients(nn.Module):
+    def forward(self, x):
+        return torch.relu(x) * (1.0 if torch.is_grad_enabled() else 0.3)
+
+
+class OfAttacks(nn.Module):
+    def forward(self, x):
+        return torch.relu(x) * (1.0 if x.requires_grad else 0.3)
+
+
+@pytest.mark.parametrize("kind", [OfGradients, OfAttacks])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_what_attacks_see_and_certificates_do_not_is_refused(kind, gradients):
+    model = nonexpansive(activation=kind(), lipschitz=1.0)
+    with torch.set_grad_enabled(gradients):
+        assert_refused(model, "must have a forward within the bounds that are certified of it")
+
+
+def test_the_steps_of_flows_cannot_be_replaced():
+    with pytest.raises(TypeError):
+        STEPS["euler"] = lambda field, x, dt: x + 2.5 * dt * field(x)
 
 
 def test_another_padding_has_another_norm():

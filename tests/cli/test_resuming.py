@@ -87,6 +87,7 @@ LETTERS = [*small("sa_node_letters"), "--trainer.callbacks", "null"]
         (["--data.seed", 3], "data.seed=3: must be 0"),
         (["--seed_everything", 3], "seed_everything=3: must be 0"),
         (["--checkpoint.monitor", "val/loss"], "checkpoint.monitor='val/loss': must be None"),
+        (["--trainer.gradient_clip_val", 0.1], "trainer.gradient_clip_val=0.1: must be None"),
     ],
 )
 def test_other_settings_are_named_and_refused(settings, message):
@@ -107,6 +108,15 @@ def test_limits_callbacks_precision_and_where_things_are_may_change():
         *("--data.eval_batch_size", 5),
     )
     assert checkpoint()["epoch"] == 2
+
+
+def test_an_evaluation_says_which_settings_are_not_the_runs(capsys):
+    run("fit", *LETTERS)
+    run("test", *LETTERS, "--ckpt_path", "best")
+    assert "not the run's" not in capsys.readouterr().out
+    run("test", *LETTERS, "--ckpt_path", "best", "--model.dt", 0.05, "--data.letters", "ABCDF")
+    shown = "model.dt=0.05 (trained with 0.1), data.letters='ABCDF' (trained with 'ABCDE')"
+    assert f"settings that are not the run's: {shown}\n" in capsys.readouterr().out
 
 
 def test_a_config_of_an_older_version_that_lacks_a_setting_is_no_difference():
@@ -191,6 +201,9 @@ def test_checkpoints_with_other_names_in_other_folders_are_found(capsys):
     assert f"weights: {best}\n" in capsys.readouterr().out
     run("fit", *LETTERS, *named, "--trainer.max_epochs", 3, "--ckpt_path", "last")
     assert len(list(Path("kept").iterdir())) == 1
+    assert "model.gamma=0.3: must be" in refused(
+        "fit", *LETTERS, *named, "--ckpt_path", "best", "--model.gamma", 0.3
+    )
 
 
 class Payload:

@@ -52,6 +52,17 @@ def test_the_run_to_go_on_is_the_newest_that_trains_whatever_was_touched_last(tm
     assert "version_11, has no last checkpoint: it has not come to the end of an epoch" in message
     trainer.logger.init_args.version = 9
     assert run_to_go_on(trainer, "last") == root / "version_9"
+    trainer.logger.init_args.version = 99
+    message = refusal(run_to_go_on, trainer, "last")
+    assert message == f"ckpt_path='last': there is no earlier run {root}/version_99"
+
+
+def test_a_damaged_state_that_should_say_which_file_is_the_best_is_named(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("checkpoint: {filename: '{epoch}'}")
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"PK damaged")
+    message = refusal(checkpoint_of_run, tmp_path, "best")
+    assert message.startswith(f"ckpt_path='{tmp_path}/checkpoints/last.ckpt': must be whole")
 
 
 def test_a_run_without_a_folder_of_its_own_is_found_in_the_root(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import RUN, on_two_processes, run, small, spawn, table_of, weights
+from command_line import RUN, on_two_processes, refused, run, small, spawn, table_of, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 LETTERS = small("sa_node_letters")
@@ -86,3 +86,10 @@ def test_a_loss_that_is_nan_on_one_rank_ends_all_with_one_line():
     assert process.returncode != 0
     assert "error: loss is" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
+def test_processes_that_would_leave_one_run_in_several_folders_are_refused(strategy):
+    message = refused("fit", *LETTERS, "--trainer.devices", 2, "--trainer.strategy", strategy)
+    assert message.startswith(f"error: trainer.strategy='{strategy}': must be one as ddp")
+    assert not Path("runs").exists()

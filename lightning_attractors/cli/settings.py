@@ -1,0 +1,117 @@
+"""Settings that parse, but that a run cannot be made of, or that would be ignored without a word."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import LearningRateFinder
+
+from lightning_attractors.callbacks import BestCheckpoint, LastCheckpoint
+from lightning_attractors.cli.runs import configured_loggers
+from lightning_attractors.errors import require
+
+LINKED = ("num_classes", "image_shape")  # what models are told of by the data
+_LARGEST_SEED = 2**32 - 1
+_AT_LEAST_1: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "must be at least 1")
+# Of Lightning's Trainer, which divides by some of them in the middle of an epoch.
+_OF_TRAINER: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "num_nodes": _AT_LEAST_1,
+    "accumulate_grad_batches": _AT_LEAST_1,
+    "check_val_every_n_epoch": (_AT_LEAST_1[0], "must be null, or at least 1"),
+    "val_check_interval": (lambda value: not isinstance(value, int | float) or value > 0, "must be above 0"),
+    "gradient_clip_val": (lambda value: 0 <= value < math.inf, "must be null, or finite and at least 0"),
+    "num_sanity_val_steps": (lambda value: value >= -1, "must be at least 0, or -1 for all batches"),
+}
+
+
+def check_settings(config: Namespace, trains: bool) -> None:
+    """Check what Lightning would notice late or never.
+
+    Args:
+        config: of a subcommand, parsed.
+        trains: whether the subcommand is ``fit``.
+
+    Raises:
+        SettingError: naming the setting.
+    """
+    seed, trainer = config.get("seed_everything"), config.trainer
+    fits = seed is None or isinstance(seed, bool) or 0 <= seed <= _LARGEST_SEED
+    require(fits, "seed_everything", seed, f"must be a boolean, or from 0 to {_LARGEST_SEED}")
+    for name, (fits_one, valid) in _OF_TRAINER.items():
+        value = trainer.get(name)
+        require(value is None or fits_one(value), f"trainer.{name}", value, valid)
+    forks = any(word in str(trainer.strategy) for word in ("fork", "spawn", "notebook"))
+    valid = "must be one as ddp: where forked processes train, the test after them does not know"
+    require(not (forks and trains), "trainer.strategy", trainer.strategy, valid)
+    least, most = trainer.get("min_epochs") or 0, trainer.get("max_epochs")
+    fits = most in (None, -1) or least <= most
+    require(fits, "trainer.min_epochs", least, f"must be at most max_epochs, {most}")
+
+
+def check_linked(given: Mapping[str, Any], model: Any, data: Any) -> None:
+    """See that a model's settings that are the data's are not set to something else.
+
+    Args:
+        given: the model's settings as the config has them.
+        model: the model that was made, with the data's.
+        data: the data module, or None.
+
+    Raises:
+        SettingError: naming the setting.
+    """
+    defaults = inspect.signature(type(model)).parameters
+    for name in LINKED:
+        if name in given and hasattr(data, name):
+            value, theirs = given[name], getattr(data, name)
+            same = _as_list(value) in (_as_list(theirs), _as_list(defaults[name].default))
+            require(same, f"model.{name}", value, f"must be left out, or be the data's own, {theirs}")
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def place_runs(trainer: Namespace, unchanged: str) -> None:
+    """Resolve where runs go: below ``default_root_dir`` where that is given; ``~`` is the home folder.
+
+    Args:
+        trainer: the trainer's config, changed in place.
+        unchanged: the folder that loggers have unless another is given.
+
+    Raises:
+        SettingError: if a logger's name or version leads out of its folder.
+    """
+    root = trainer.get("default_root_dir")
+    if root is not None:
+        trainer.default_root_dir = str(Path(root).expanduser())
+    for logger in configured_loggers(trainer):
+        settings = logger.init_args
+        if root is not None and settings.save_dir == unchanged:
+            settings.save_dir = trainer.default_root_dir
+        require(settings.save_dir != "", "trainer.logger.save_dir", "", "must be a folder; . is this one")
+        settings.save_dir = str(Path(settings.save_dir).expanduser())
+        for name in ("name", "version"):
+            value = settings.get(name)
+            path = PurePath(value if isinstance(value, str) else "")
+            inside = not path.is_absolute() and ".." not in path.parts
+            require(inside, f"trainer.logger.{name}", value, "must not lead out of save_dir")
+
+
+def check_callbacks(callbacks: list[Any]) -> None:
+    """See that the callbacks of a config can be used here.
+
+    Raises:
+        SettingError: naming the callback.
+    """
+    for callback in callbacks:
+        name = type(callback).__name__
+        ours = isinstance(callback, BestCheckpoint | LastCheckpoint)
+        require(not ours, "trainer.callbacks", name, "is there already; its settings are those of checkpoint")
+        finder = isinstance(callback, LearningRateFinder)
+        valid = "cannot be used: models have a learning rate for every optimizer, and none of their own"
+        require(not finder, "trainer.callbacks", name, valid)

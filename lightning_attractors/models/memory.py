@@ -1,0 +1,35 @@
+"""Whether what a setting asks for fits into memory, said before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from lightning_attractors.errors import require
+
+_BYTES = 4  # of a number of float32
+
+
+def require_memory(setting: str, value: Any, numbers: float, device: torch.device | None = None) -> None:
+    """Refuse a setting that needs more numbers of float32 at once than the memory can hold.
+
+    Args:
+        setting: its name.
+        value: its value.
+        numbers: how many numbers there will be.
+        device: where they will be; by default the CPU.
+
+    Raises:
+        SettingError: naming the setting, what it needs and what there is.
+    """
+    if device is not None and device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf"):
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:  # Windows does not tell without more
+        return
+    needed = _BYTES * numbers
+    valid = f"must be smaller: it needs {needed / 2**30:,.0f} GiB, and there are {there / 2**30:,.0f}"
+    require(needed <= there, setting, value, valid)
