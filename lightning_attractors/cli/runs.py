@@ -70,8 +70,9 @@ def _trains(folder: Path) -> bool:
     """Whether a folder is that of a run that trains, or has begun to."""
     if (folder / "checkpoints").is_dir():
         return True
-    config = read_config(folder / "config.yaml")
-    return config is not None and not _EVALUATES & config.keys()
+    config = folder / "config.yaml"
+    # An empty one is of a run that was killed as it was written, and no reason to go on with another.
+    return config.is_file() and not _EVALUATES & (read_config(config) or {}).keys()
 
 
 def read_config(path: Path) -> dict[str, Any] | None:

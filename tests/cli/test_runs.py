@@ -50,6 +50,8 @@ def test_the_run_to_go_on_is_the_newest_that_trains_whatever_was_touched_last(tm
     assert run_to_go_on(trainer, "last") == root / "version_11"
     message = refusal(checkpoint_of_run, root / "version_11", "last")
     assert "version_11, has no last checkpoint: it has not come to the end of an epoch" in message
+    (root / "version_13" / "config.yaml").touch()  # killed as its config was written
+    assert run_to_go_on(trainer, "last") == root / "version_13"
     trainer.logger.init_args.version = 9
     assert run_to_go_on(trainer, "last") == root / "version_9"
     trainer.logger.init_args.version = 99
