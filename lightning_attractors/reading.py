@@ -11,7 +11,15 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 # What torch raises at a file that is damaged, or that it has not written.
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
+UNREADABLE = (
+    pickle.UnpicklingError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+)
 
 
 class _Container(type):

@@ -35,6 +35,7 @@ class ConfigFile(ActionConfigFile):
         self, parser: ArgumentParser, cfg: Any, values: Any, option_string: str | None = None
     ) -> None:
         configs = [values]
+        require(values.strip() != "", "config", values, "must be a file")
         if os.path.exists(values):
             require(os.path.isfile(values), "config", values, "must be a file")
             if not cfg.get(self.dest):
@@ -55,9 +56,15 @@ def _check(path: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError("config", str(path), f"must be a file of text in UTF-8 ({error})") from error
     try:
-        twice = next(_twice(yaml.compose(text)), None)
-    except (yaml.YAMLError, RecursionError):
-        return  # no YAML, which the parser is the one to say
+        content = yaml.compose(text)
+        twice = next(_twice(content), None)
+    except RecursionError as error:
+        raise SettingError("config", str(path), "must not refer to itself") from error
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise SettingError("config", str(path), f"must be YAML or JSON ({problem})") from error
+    settings = isinstance(content, yaml.MappingNode)
+    require(settings, "config", str(path), "must hold settings by their names, as `model: SANODE`")
     require(twice is None, "config", str(path), f"must have {twice} once: only the last one would count")
 
 

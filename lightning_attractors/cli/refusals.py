@@ -96,6 +96,8 @@ def refusal(error: Exception, begun: bool) -> str | None:
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         return " ".join(str(cause).split())
+    while str(error).startswith("Does not validate") and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # what the parser wraps at every level
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

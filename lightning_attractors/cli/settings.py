@@ -48,6 +48,10 @@ def check_settings(config: Namespace, trains: bool) -> None:
     forks = any(word in str(trainer.strategy) for word in ("fork", "spawn", "notebook"))
     valid = "must be one as ddp: where forked processes train, the test after them does not know"
     require(not (forks and trains), "trainer.strategy", trainer.strategy, valid)
+    barebones = bool(trainer.get("barebones"))
+    require(not barebones, "trainer.barebones", True, "must be false: a run has a logger and checkpoints")
+    valid = "must be at least 0, or -1 for no limit"
+    require((trainer.get("max_epochs") or 0) >= -1, "trainer.max_epochs", trainer.get("max_epochs"), valid)
     least, most = trainer.get("min_epochs") or 0, trainer.get("max_epochs")
     fits = most in (None, -1) or least <= most
     require(fits, "trainer.min_epochs", least, f"must be at most max_epochs, {most}")

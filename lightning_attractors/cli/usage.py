@@ -27,6 +27,7 @@ _KINDS = {
     "str": "text",
     "NoneType": "null",
     "list": "a list",
+    "Iterable": "a list",
     "dict": "a mapping",
 }
 _LONGEST = 400  # characters of a line that could not be understood
@@ -75,11 +76,16 @@ def explained(message: str, names: list[str]) -> str:
     for pattern in _UNKNOWN:
         if unknown := re.search(pattern, message):
             return _unknown(**unknown.groupdict(), names=names)
+    if missing := re.search(r"following arguments are required: (.*)", message):
+        names_missing = re.sub(r"\b(?:fit|validate|test|predict)\.", "", missing[1])
+        return f"{name}.{names_missing}: must be given" if name else f"{names_missing}: must be given"
     expected = _expected(message)
     value = _value(message)
     if name and expected not in ([], ["null"]) and value is not None:
         classes = _classes(message) or (list(_below(Optimizer)) if name.endswith("optimizer") else [])
-        return f"{name}={value!r}: must be {' or '.join(expected)}{_meant(value, classes)}"
+        imported = "not correspond to a subclass" in message
+        meant = "" if imported else _meant(value, classes)
+        return f"{name}={value!r}: must be {' or '.join(expected)}{meant}"
     if stray := re.search(r"unrecognized arguments: (\S+)", message):
         return f"{stray[1]!r} is no setting: settings are given as --name value"
     line = " ".join(re.sub(r'(?:Parser key|argument) "?(?:--)?([\w.]+)"?:', r"\1:", message).split())
@@ -95,7 +101,7 @@ def _unknown(name: str, names: list[str], value: str | None = None) -> str:
     if not meant and "." in name:
         head, _, rest = name.partition(".")
         meant = _meant(head, {known.partition(".")[0] for known in names}, f".{rest}")
-    few = f"; there are {', '.join(sorted(names))}" if not meant and len(names) <= 30 else ""
+    few = f"; there are {', '.join(sorted(names))}" if not meant and 0 < len(names) <= 30 else ""
     return f"{shown}: there is no such setting{meant}{few}"
 
 

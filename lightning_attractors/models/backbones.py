@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.evaluation_mode import evaluating
+from lightning_attractors.reading import UNREADABLE
 
 
 class ConvBackbone(nn.Sequential):
@@ -101,7 +101,7 @@ def _read_weights(path: str) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise SettingError("weights", path, f"cannot be read ({error.strerror})") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         raise SettingError("weights", path, valid) from error
     if isinstance(content, dict) and "state_dict" in content:
         inside = content["state_dict"].items()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, FurtherOptim
 from lightning_attractors.models.convolutional import ConvolutionalClassifier
 from lightning_attractors.optim import OptimizerCallable
 from lightning_attractors.random import keyed_generator
+from lightning_attractors.reading import UNREADABLE
 from lightning_attractors.writing import write_atomically
 
 
@@ -225,14 +225,7 @@ def _read_filters(path: str, like: Tensor, p: float) -> Tensor:
         shapes = tuple(filters.shape), tuple(like.shape)
     except OSError as error:
         raise SettingError("filters_from", path, f"cannot be read ({error.strerror})") from error
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except UNREADABLE as error:
         raise SettingError("filters_from", path, "must be a file of save_filters, and whole") from error
     problem = f"holds filters of shape {shapes[0]}, this model needs shape {shapes[1]}"
     require(shapes[0] == shapes[1], "filters_from", path, problem)

@@ -103,7 +103,7 @@ def _member(setting: str, factory: OptimizerFactory, named: dict[str, nn.Paramet
 
 
 def _refuse_unusable(members: list[Optimizer]) -> None:
-    """See to it that optimisers are not refused by their first step, amid the first batch.
+    """Refuse what could not step: LBFGS among others, since it asks for the loss many times a step.
 
     Raises:
         SettingError: naming the optimiser.
@@ -111,7 +111,7 @@ def _refuse_unusable(members: list[Optimizer]) -> None:
     for member in members:
         sparse = isinstance(member, SparseAdam)
         require(not sparse, "optimizer", "SparseAdam", "must be another one: gradients here are dense")
-        alone = len(members) == 1 or not isinstance(member, LBFGS)  # which evaluates the loss many times a step
+        alone = len(members) == 1 or not isinstance(member, LBFGS)
         require(alone, "optimizers", "LBFGS", "must be the only optimizer, of all parameters")
 
 

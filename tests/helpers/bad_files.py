@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from data_files import write_cifar10, write_idx, write_mnist
 
+_WRONG = ("cut", "text", "none", "swapped", "few_labels", "label_99", "no_images", "small", "zipped")
+
 
 class Foreign:
     """A type that only the writer of a checkpoint knows."""
@@ -25,10 +27,10 @@ def write_checkpoints(folder, good):
         "number": 3,
         "weights": weights,
         "strings": {**content, "state_dict": dict.fromkeys(weights, "x")},
-        "numbers": {**content, "state_dict": {number: value for number, value in enumerate(weights.values())}},
+        "numbers": {**content, "state_dict": dict(enumerate(weights.values()))},
         "no_weights": {**content, "state_dict": {}},
         "other_keys": {**content, "state_dict": {f"old.{name}": value for name, value in weights.items()}},
-        "nan": {**content, "state_dict": {name: value.float() * torch.nan for name, value in weights.items()}},
+        "nan": {**content, "state_dict": {**weights, "gamma": torch.tensor(torch.nan)}},
         "no_optimizer": {name: value for name, value in content.items() if name != "optimizer_states"},
         "no_states": {**content, "optimizer_states": []},
         "odd_states": {**content, "optimizer_states": ["x"]},
@@ -82,7 +84,7 @@ def write_configs(folder):
 def write_data(folder):
     """Roots that ``--data.root`` may name, each with something wrong, and one of whole files: ``whole``."""
     whole = folder / "whole"
-    for root in ("whole", "cut", "text", "none", "swapped", "few_labels", "label_99", "no_images", "small", "zipped"):
+    for root in (whole.name, *_WRONG):
         write_mnist(folder / root, n_train=40, n_test=20)
         write_cifar10(folder / root, n_train=40, n_test=20)
     raw, batches = "MNIST/raw/train-images-idx3-ubyte", "cifar-10-batches-py/data_batch_1"

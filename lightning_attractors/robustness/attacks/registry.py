@@ -102,6 +102,7 @@ def _make(entry: Choice, strengths: Sequence[float] | None) -> Trial:
         raise SettingError("strengths", given, f"must be a list of numbers, for {name}") from error
     require(all(map(math.isfinite, chosen)), "strengths", list(chosen), f"must be finite, for {name}")
     if search is not None:
+        require(min(chosen, default=0) >= 0, "strengths", list(chosen), f"must be at least 0, for {name}")
         return RadiusSearch(name, search, _search_arguments(str(path), search, arguments), chosen)
     found = _found(path) if isinstance(path, str) else path
     require(len(chosen) > 0, "strengths", given, f"must be at least one number for {name}")
