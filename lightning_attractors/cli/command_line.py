@@ -122,6 +122,13 @@ class AttractorsCLI(LightningCLI):
         self.beginning = beginning
         super().__init__(**settings)
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The subcommand that is asked for, since to make the parsers of all takes longer; else all."""
+        known = LightningCLI.subcommands()
+        asked = known.keys() & set(sys.argv[1:2])
+        return {name: known[name] for name in asked or known}
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return config_parser(**kwargs)
 

@@ -97,10 +97,10 @@ def check_masking(
     require(queries >= 1, "queries", queries, "must be at least 1")
     classifier = Classifier(logits_fn, images, labels, batch_size)
     classes = torch.cat([_classes(logits_fn, part) for part in images.split(batch_size)])
-    substitute = _substitute(images, classes)
     rows = (classes == labels).nonzero().squeeze(1)
     if not len(rows):
         return None
+    substitute = _substitute(images, classes)
     images, labels = images[rows], labels[rows]
     largest = _STEPS * _STEP
     found = pgd_radii(logits_fn, images, labels, largest, _STEP, _STEPS, batch_size)

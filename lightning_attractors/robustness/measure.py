@@ -277,12 +277,13 @@ class _Measurement:
         if settings.masking and self.share.rank == 0 and self.parts:
             batch, clean = self.parts[0]
             rows = clean.correct.nonzero().squeeze(1)[:_MASKING_IMAGES]
-            rest = (~clean.correct).nonzero().squeeze(1)[: len(rows)]
-            chosen = torch.cat([rows, rest])
-            images, labels = batch.images[chosen].to(self.device), batch.labels[chosen].to(self.device)
-            self.masking = check_masking(
-                self.logits_fn, images, labels, batch_size=settings.batch_size, seed=settings.seed
-            )
+            if len(rows):
+                rest = (~clean.correct).nonzero().squeeze(1)[: len(rows)]
+                chosen = torch.cat([rows, rest])
+                images, labels = batch.images[chosen].to(self.device), batch.labels[chosen].to(self.device)
+                self.masking = check_masking(
+                    self.logits_fn, images, labels, batch_size=settings.batch_size, seed=settings.seed
+                )
         return [clean for _, clean in self.parts]
 
     def _classifier(self, batch: Batch) -> Classifier:

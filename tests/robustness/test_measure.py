@@ -48,6 +48,13 @@ def radii_of(report, name):
     return report.attacks[name].images.radii
 
 
+def test_a_classifier_that_is_always_wrong_has_a_report_too():
+    images, labels = pictures()
+    report = measure(bright, [(images, 1 - labels)], ["fgsm_radius"], settings=MeasureSettings(batch_size=8))
+    assert report.masking is None
+    assert not radii_of(report, "fgsm_radius").any()
+
+
 def test_a_measurement_is_the_search_over_all_images():
     torch.manual_seed(0)
     report = measure(bright, batches(), ["fgsm_radius", "pgd_radius"], settings=EVERYTHING)
