@@ -9,84 +9,6 @@ from data_files import write_all
 
 LETTERS = small("sa_node_letters")
 CVFR_LETTERS = small("cvfr_letters")
-# The arguments, and what the line says, of each family's small run.
-SETTINGS = {
-    "sa_node_letters": [
-        (["--model.block", 10], "block=10: 5 blocks must fit into 49 nodes, so from 1 to 9"),
-        (["--model.a", 0], "a=0.0: must be finite and above 0"),
-        (["--model.dt", -0.1], "dt=-0.1: must be finite and above 0"),
-        (["--model.steps", 0], "steps=0: must be at least 1"),
-        (["--data.noise_train", 1.5], "noise_train=1.5"),
-        (["--data.noise_test", -0.1], "noise_test=-0.1"),
-        (["--data.letters", "AB1"], "letters="),
-        (["--ckpt_path", "nowhere.ckpt"], "ckpt_path='nowhere.ckpt'"),
-        (["--ckpt_path", "last"], "ckpt_path='last': there is no earlier run"),
-        (["--model.optimizers", "{wings: torch.optim.SGD}"], "optimizers='wings'"),
-        (["--data", "null"], "data=None"),
-    ],
-    "cvfr_letters": [
-        (["--model.c", 0.33], "c=0.33: must be below (βλ)²/4 = 0.326531"),
-        (["--model.sigma", -0.1], "sigma=-0.1: must be finite and at least 0"),
-        (["--model.eigenvalue", 0], "eigenvalue=0.0: must be above 0"),
-        (["--model.eigenvalue", "[8, 8]"], "must be one number, or one for each of 5 classes"),
-        (["--model.patterns", "[a.png, b.png]"], "patterns='2 patterns': must be 5, one per class"),
-        (["--model.patterns", "[a.png,b.png,c.png,d.png,e.png]"], "patterns='a.png': must be an image file"),
-        (["--model.gain", "HillGain", "--model.gain.c", 1], "c=1.0: must be below (βλ)²/4"),
-    ],
-    "nmode_letters": [
-        (["--model.time", 0], "time=0.0: must be finite and above 0"),
-        (["--model.decay", 0], "decay=0.0: must be finite and above 0"),
-        (["--model.clip", 0], "clip=0.0: must be null, or finite and above 0"),
-        (["--model.gain_penalty", -1], "gain_penalty=-1.0: must be finite and at least 0"),
-        (["--model.width", -1], "width=-1: must be at least 0"),
-        (["--model.intervals", "{epsilon: 2}"], "intervals.epsilon=2.0: must be above 0"),
-        (["--model.trades", "{beta: -1}"], "trades.beta=-1.0: must be finite and at least 0"),
-        (["--model.backbone", "ResNet18Features"], "model.backbone='ResNet18Features': must accept images"),
-        (
-            ["--model.backbone", "ResNet18Features", "--model.backbone.weights", "nothing.pt"],
-            "weights='nothing.pt': cannot be read",
-        ),
-    ],
-    "nonexpansive_letters": [
-        (["--model.widths", "[4, 0]"], "widths=[4, 0]: must be numbers of at least 1"),
-        (["--model.strides", "[2, 1]"], "strides=[2, 1]: must divide the sides of the images"),
-        (["--model.kernel_size", 9], "kernel_size=9: must not be larger than the images, (7, 7)"),
-        (["--model.max_substeps", 0], "max_substeps=0: must be null or at least 1"),
-        (["--model.loss", "hinge"], "margin=0.0: must be finite and at least 0, above 0 for hinge"),
-        (["--model.activation", "SiLU"], "activation='SiLU': must be one of ReLU"),
-        (["--model.activation.class_path", "torch.nn.ReLU6"], "lipschitz=None: must be given for ReLU6"),
-        (
-            ["--model.activation.class_path", "torch.nn.SiLU", "--model.lipschitz", 2],
-            "activation='SiLU': must be monotone",
-        ),
-    ],
-    "kh_letters": [
-        (["--model.m", 10], "m=10: must be between 2 and the number of filters, 9"),
-        (["--model.m", 1], "m=1: must be between 2"),
-        (["--model.p", 1.5], "p=1.5: must be finite and at least 2"),
-        (["--model.grid", 1], "grid=1: must be at least 2"),
-        (["--model.delta", -0.1], "delta=-0.1: must be finite and at least 0"),
-        (["--model.kernel_size", 8], "kernel_size=8: must be from 1 to 7, the side of the image"),
-        (["--model.pool_size", 6], "pool_size=6: must be from 1 to 5, the side of the feature map"),
-        (["--model.pool_stride", 0], "pool_stride=0: must be at least 1"),
-        (["--model.power", 0], "power=0: must be from 1 to 100"),
-        (["--model.filters_from", "nothing.pt"], "filters_from='nothing.pt': cannot be read"),
-        (["--trainer.filter_epochs", -1], "filter_epochs=-1: must be at least 0"),
-        (["--trainer.patch_fraction", 0], "patch_fraction=0.0: must be above 0"),
-        (
-            ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"],
-            "EarlyStopping.check_on_train_epoch_end=None: must be false with filter_epochs",
-        ),
-    ],
-}
-
-
-@pytest.mark.parametrize(
-    ("config", "arguments", "message"),
-    [(config, *refusal) for config, refusals in SETTINGS.items() for refusal in refusals],
-)
-def test_settings_that_cannot_work_are_refused_before_training(config, arguments, message):
-    assert message in refused_before_training(*small(config), *arguments)
 
 
 @pytest.mark.parametrize("data", ["MNISTDataModule", "FashionMNISTDataModule", "CIFAR10DataModule"])
@@ -153,3 +75,35 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_checkpoint(
     assert "is untouched" in message
     assert "model.optimizer" in message
     assert_equal_weights(weights(), before)
+
+
+def test_what_is_raised_once_training_has_begun_keeps_its_traceback_and_its_folder():
+    with pytest.raises(ZeroDivisionError):
+        run(
+            "fit",
+            *LETTERS,
+            "--trainer.callbacks+",
+            "accidents.FailsAt",
+            "--trainer.callbacks.hook",
+            "on_train_end",
+        )
+    assert (RUN / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_what_is_raised_before_is_one_line_and_leaves_no_folder_but_those_of_others():
+    failing = ["--trainer.callbacks+", "accidents.FailsAt", "--trainer.callbacks.hook", "on_train_start"]
+    message = refused("fit", *LETTERS, *failing)
+    assert "ZeroDivisionError: division by zero (accidents.py, line" in message
+    assert not Path("runs").exists()
+    run("fit", *LETTERS)
+    refused("fit", *LETTERS, *failing)
+    assert [path.name for path in RUN.parent.iterdir()] == [RUN.name]
+    refused("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 9, *failing)
+    assert (RUN / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_metric_that_nobody_logs_is_named_after_the_first_epoch():
+    stopping = ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "accuracy"]
+    assert "Early stopping conditioned on metric `accuracy` which is not available" in refused(
+        "fit", *LETTERS, *stopping
+    )

@@ -87,13 +87,6 @@ def test_filters_alone_can_be_learned():
     assert torch.equal(torch.load(RUN / "filters.pt", weights_only=True)["filters"], weights()["conv.weight"])
 
 
-@pytest.mark.parametrize("setting", ["activation", "schedule"])
-def test_unknown_names_are_refused(setting, capsys):
-    with pytest.raises(SystemExit):
-        run("fit", *LETTERS, f"--model.{setting}", "tanh")
-    assert setting in capsys.readouterr().err
-
-
 def test_a_model_without_filters_is_refused():
     settings = [*small("sa_node_letters"), "--trainer.filter_epochs", 2]
     assert "filter_epochs=2: must be 0: SANODE learns none" in refused("fit", *settings)

@@ -33,6 +33,13 @@ class PoisonAt(Callback):
             batch[0].fill_(math.nan)
 
 
+class FailsAt(Callback):
+    """Raises an error that nobody has foreseen when a hook is called."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, lambda *arguments: 1 // 0)
+
+
 class SignalAt(Callback):
     """A signal to the process itself when a hook is called, the first time that the epoch is that one."""
 

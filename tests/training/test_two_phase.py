@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from strangers import Data, Net
 
@@ -168,6 +168,14 @@ def test_early_stopping_watches_the_classifier_phase(tmp_path):
     trainer = two_phase_trainer(tmp_path, stopping, max_epochs=50)
     trainer.fit(model(optimizer=lambda p: torch.optim.SGD(p, 1e-9)), letters())
     assert trainer.current_epoch == 3 + 2
+
+
+def test_weights_are_averaged_over_epochs_of_the_classifier_phase(tmp_path):
+    averaging = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=3, annealing_epochs=1)
+    trainer = two_phase_trainer(tmp_path, averaging, max_epochs=4)
+    trainer.fit(model(), letters())
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01)
+    assert trainer.current_epoch == 3 + 4
 
 
 def test_without_a_filter_phase_it_is_a_plain_trainer(tmp_path):
