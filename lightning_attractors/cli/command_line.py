@@ -32,7 +32,7 @@ from lightning_attractors.callbacks.output import run_folder, write_atomically
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
-from lightning_attractors.cli.refusals import Beginning, refusal
+from lightning_attractors.cli.refusals import RESUMED, Beginning, refusal
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
     check_writable,
@@ -93,9 +93,9 @@ def run() -> None:
                 print(f"error: {signal}", file=sys.stderr)
             sys.exit(signal.status)
         line = refusal(error, beginning.over) if isinstance(error, Exception) else None
+        beginning.take_back()
         if line is None:
             raise
-        beginning.take_back()
         sys.exit(f"error: {line}")
     finally:
         let_go()
@@ -169,11 +169,11 @@ class AttractorsCLI(LightningCLI):
         self.beginning.watch(root)
         check_writable(root)
         if resumed:
-            self.save_config_kwargs.update(config_filename="config_resumed.yaml", overwrite=True)
+            self.save_config_kwargs.update(config_filename=RESUMED, overwrite=True)
         elif not loggers:
             self.save_config_kwargs.update(overwrite=True)  # no folder of its own, so the newest run has it
         else:
-            version = loggers[0].init_args.version
+            version = loggers[0].init_args.get("version")
             folder = root / (version if isinstance(version, str) else f"version_{version}")
             valid = f"there is such a run in {root} already; --ckpt_path last goes on with it"
             require(not (folder / "config.yaml").exists(), "trainer.logger.version", version, valid)
@@ -183,6 +183,7 @@ class AttractorsCLI(LightningCLI):
         if is_first_process():
             hold(run)
             remove_asides(run)
+            self.beginning.resumes_in(run)
 
     def _compare_with(self, run: Path) -> None:
         """Train with the precision and settings of the run that a checkpoint is of; note others elsewhere."""
@@ -202,14 +203,14 @@ class AttractorsCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         extra: list[Callback] = [self.beginning, FiniteLoss()]
         given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
-        check_callbacks(given)
+        check_callbacks(given, self.model)
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
             if sys.stdout.isatty():
                 extra.append(RichProgressBar())
             else:
                 extra.append(EpochLines())
                 kwargs["enable_progress_bar"] = False
-        check_linked(self.config[self.subcommand].model.init_args, self.model, self.datamodule)
+        check_linked(self.config[self.subcommand].model.get("init_args") or {}, self.model, self.datamodule)
         suit_threads(self.model)
         self._note_threads()
         if config.precision == "auto":

@@ -24,6 +24,9 @@ def config_parser(**kwargs: Any) -> LightningArgumentParser:
     return parser
 
 
+_MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which may come more than once
+
+
 class ConfigFile(ActionConfigFile):
     """The action of ``--config``: an ordinary one, and two conveniences.
 
@@ -37,7 +40,7 @@ class ConfigFile(ActionConfigFile):
         configs = [values]
         require(values.strip() != "", "config", values, "must be a file")
         if os.path.exists(values):
-            require(os.path.isfile(values), "config", values, "must be a file")
+            require(os.path.isfile(values), "config", values, "must be a file; a pipe is not read")
             if not cfg.get(self.dest):
                 _name_run(cfg, Path(values).stem)
             configs = with_bases(Path(values))
@@ -55,11 +58,11 @@ def _check(path: Path) -> None:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError("config", str(path), f"must be a file of text in UTF-8 ({error})") from error
+    if path.suffix == ".json":  # which may be indented with tabs
+        return
     try:
         content = yaml.compose(text)
-        twice = next(_twice(content), None)
-    except RecursionError as error:
-        raise SettingError("config", str(path), "must not refer to itself") from error
+        twice = next(_twice(content, set()), None)
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise SettingError("config", str(path), f"must be YAML or JSON ({problem})") from error
@@ -68,16 +71,19 @@ def _check(path: Path) -> None:
     require(twice is None, "config", str(path), f"must have {twice} once: only the last one would count")
 
 
-def _twice(node: yaml.Node | None) -> Iterator[str]:
-    """The keys that a mapping, or one in it, has more than once."""
+def _twice(node: yaml.Node | None, seen: set[int]) -> Iterator[str]:
+    """The keys that a mapping, or one in it, has more than once; ``seen`` are the nodes that need no look."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
-        names = [str(key.value) for key, _ in node.value]
+        names = [str(key.value) for key, _ in node.value if key.tag != _MERGE]
         yield from (name for name in names if names.count(name) > 1)
         for _, value in node.value:
-            yield from _twice(value)
+            yield from _twice(value, seen)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _twice(value)
+            yield from _twice(value, seen)
 
 
 def with_bases(path: Path, builds_on_it: tuple[Path, ...] = ()) -> list[str]:

@@ -13,13 +13,16 @@ from typing import Any
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_attractors.callbacks import CollapsedError, UnstableError
-from lightning_attractors.cli.locks import hold, is_first_process
+from lightning_attractors.cli.locks import is_first_process
 from lightning_attractors.cli.usage import UsageError
 from lightning_attractors.errors import NonFiniteError, SettingError, require
-from lightning_attractors.writing import run_folder
+from lightning_attractors.models.base import Classifier
+from lightning_attractors.writing import run_folder, write_atomically
 
+RESUMED = "config_resumed.yaml"  # the settings with which a run goes on
 DEBUG = "LIGHTNING_ATTRACTORS_DEBUG"
 _FOR_PEOPLE = (
     UsageError,
@@ -34,51 +37,75 @@ _LONGEST = 600  # characters of a message that was not made to be one line
 
 
 class Beginning(Callback):
-    """Knows whether a run has come to its first batch, and takes back the folder of one that has not."""
+    """Knows whether a run has come to its first batch, and takes back the files of one that has not."""
 
     def __init__(self) -> None:
-        self.over = False
-        self._made: Path | None = None  # the run's folder, if it is new
-        self._parents: list[Path] = []  # folders above it that are new, innermost first
+        self.over = False  # whether the first batch has begun
+        self._lasts = False  # whether there is something to keep
+        self._made: list[Path] = []  # folders that this process has made for the run
+        self._parents: list[Path] = []  # those above them that are new, each before its own parent
+        self._resumed: tuple[Path, set[Path], bytes | None] | None = None
 
     def watch(self, root: Path) -> None:
         """Remember which of the folders down to ``root``, where runs have theirs, there are not yet."""
-        self._parents = [folder for folder in (root, *root.parents) if not folder.exists()]
+        self._parents += [folder for folder in (root, *root.parents) if not folder.exists()]
+
+    def resumes_in(self, run: Path) -> None:
+        """Remember what there is of a run that goes on, in a folder that this process holds."""
+        config = run / RESUMED
+        self._resumed = run, set(run.iterdir()), config.read_bytes() if config.exists() else None
 
     def at(self, trainer: L.Trainer) -> None:
-        """Remember the folder of the run that a trainer is for; before it is used, which makes the folder."""
-        folder = run_folder(trainer)
-        if trainer.is_global_zero and not folder.exists():
-            self._made = folder
+        """Make the folders of the run that a trainer is for, as its loggers would soon."""
+        if not is_first_process():
+            return
+        loggers = [one for one in trainer.loggers if isinstance(one, TensorBoardLogger | CSVLogger)]
+        for folder in dict.fromkeys([run_folder(trainer), *(Path(logger.log_dir) for logger in loggers)]):
+            with contextlib.suppress(OSError):  # that it is there, or what loggers will say
+                self.watch(folder.parent)
+                folder.mkdir(parents=True)
+                self._made.append(folder)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that what callbacks watch of the validation is logged there, now that it has been."""
         logged = [name for name in trainer.callback_metrics if name.startswith("val")]
-        for callback in trainer.callbacks if logged else []:  # type: ignore[attr-defined]
-            watched = getattr(callback, "monitor", None)
-            if isinstance(callback, EarlyStopping | ModelCheckpoint) and str(watched).startswith("val"):
+        ours = bool(logged) and isinstance(pl_module, Classifier)  # which log all at once
+        for callback in trainer.callbacks if ours else []:  # type: ignore[attr-defined]
+            strict = isinstance(callback, ModelCheckpoint)
+            strict = strict or (isinstance(callback, EarlyStopping) and callback.strict)
+            if strict and str(callback.monitor).startswith("val"):
                 where = f"{type(callback).__name__}.monitor"
-                require(watched in logged, where, watched, f"must be a metric that is logged: {logged}")
+                valid = f"must be a metric that is logged: {logged}"
+                require(callback.monitor in logged, where, callback.monitor, valid)
 
-    def _end(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
         self.over = True
 
-    on_train_batch_start = on_test_batch_end = on_predict_batch_end = _end
+    def _last(self, *args: Any, **kwargs: Any) -> None:
+        self.over = self._lasts = True
+
+    on_train_batch_end = on_test_batch_end = on_predict_batch_end = _last
 
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        self.over = self.over or not trainer.sanity_checking
+        if not trainer.sanity_checking:
+            self._last()
 
     def take_back(self) -> None:
-        """Remove the run's folder, unless another process has made it at the same time, and empty parents."""
-        if self.over or not is_first_process():
+        """Remove what this process has made for the run, unless something is to be kept."""
+        if self._lasts or not is_first_process():
             return
-        with contextlib.suppress(OSError, SettingError):
-            if self._made is not None:
-                hold(self._made)  # refuses if another process has it
-                shutil.rmtree(self._made)
-        with contextlib.suppress(OSError):
-            for folder in self._parents:
+        for folder in self._made:
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in self._parents:
+            with contextlib.suppress(OSError):
                 folder.rmdir()
+        if self._resumed is not None:
+            run, before, config = self._resumed
+            for path in set(run.iterdir()) - before:
+                if path.is_file():
+                    path.unlink()
+            if config is not None:
+                write_atomically(run / RESUMED, config)
 
 
 def refusal(error: Exception, begun: bool) -> str | None:
@@ -87,8 +114,11 @@ def refusal(error: Exception, begun: bool) -> str | None:
     Args:
         error: what ended it.
         begun: whether the run had come to its first batch. Before that, any error gets a line: settings of
-            Lightning and torch are checked by raising all kinds of them.
+            Lightning and torch are checked by raising all kinds of them. None gets one where the environment
+            has ``LIGHTNING_ATTRACTORS_DEBUG``.
     """
+    if os.environ.get(DEBUG):
+        return None
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, _FOR_PEOPLE):
         if isinstance(cause, OSError) and cause.errno in _DISK_REFUSES:
@@ -104,7 +134,7 @@ def refusal(error: Exception, begun: bool) -> str | None:
     of_lightning = Path(last.filename).is_relative_to(Path(L.__file__).parent / "pytorch" / "callbacks")
     if of_lightning and type(error) in (RuntimeError, ValueError):
         return text  # its callbacks say so what their settings lack
-    if begun or os.environ.get(DEBUG):
+    if begun:
         return None
     where = f"{Path(last.filename).name}, line {last.lineno}; {DEBUG}=1 shows the traceback"
     return f"{type(error).__name__}: {text} ({where})"

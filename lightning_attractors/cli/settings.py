@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import LearningRateFinder
 from lightning_attractors.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_attractors.cli.runs import configured_loggers
 from lightning_attractors.errors import require
+from lightning_attractors.models.base import Classifier
 
 LINKED = ("num_classes", "image_shape")  # what models are told of by the data
 _LARGEST_SEED = 2**32 - 1
@@ -52,9 +53,6 @@ def check_settings(config: Namespace, trains: bool) -> None:
     require(not barebones, "trainer.barebones", True, "must be false: a run has a logger and checkpoints")
     valid = "must be at least 0, or -1 for no limit"
     require((trainer.get("max_epochs") or 0) >= -1, "trainer.max_epochs", trainer.get("max_epochs"), valid)
-    least, most = trainer.get("min_epochs") or 0, trainer.get("max_epochs")
-    fits = most in (None, -1) or least <= most
-    require(fits, "trainer.min_epochs", least, f"must be at most max_epochs, {most}")
 
 
 def check_linked(given: Mapping[str, Any], model: Any, data: Any) -> None:
@@ -72,7 +70,8 @@ def check_linked(given: Mapping[str, Any], model: Any, data: Any) -> None:
     for name in LINKED:
         if name in given and hasattr(data, name):
             value, theirs = given[name], getattr(data, name)
-            same = _as_list(value) in (_as_list(theirs), _as_list(defaults[name].default))
+            default = defaults[name].default if name in defaults else value  # of a base's we do not know it
+            same = _as_list(value) in (_as_list(theirs), _as_list(default))
             require(same, f"model.{name}", value, f"must be left out, or be the data's own, {theirs}")
 
 
@@ -97,8 +96,11 @@ def place_runs(trainer: Namespace, unchanged: str) -> None:
         settings = logger.init_args
         if root is not None and settings.save_dir == unchanged:
             settings.save_dir = trainer.default_root_dir
-        require(settings.save_dir != "", "trainer.logger.save_dir", "", "must be a folder; . is this one")
-        settings.save_dir = str(Path(settings.save_dir).expanduser())
+        folder = settings.save_dir
+        if folder is not None:
+            valid = "must be a folder of this machine; . is the one of now"
+            require(folder != "" and "://" not in folder, "trainer.logger.save_dir", folder, valid)
+            settings.save_dir = str(Path(folder).expanduser())
         for name in ("name", "version"):
             value = settings.get(name)
             path = PurePath(value if isinstance(value, str) else "")
@@ -106,8 +108,12 @@ def place_runs(trainer: Namespace, unchanged: str) -> None:
             require(inside, f"trainer.logger.{name}", value, "must not lead out of save_dir")
 
 
-def check_callbacks(callbacks: list[Any]) -> None:
+def check_callbacks(callbacks: list[Any], model: Any) -> None:
     """See that the callbacks of a config can be used here.
+
+    Args:
+        callbacks: those that the config lists.
+        model: the model that they will be used with.
 
     Raises:
         SettingError: naming the callback.
@@ -116,6 +122,6 @@ def check_callbacks(callbacks: list[Any]) -> None:
         name = type(callback).__name__
         ours = isinstance(callback, BestCheckpoint | LastCheckpoint)
         require(not ours, "trainer.callbacks", name, "is there already; its settings are those of checkpoint")
-        finder = isinstance(callback, LearningRateFinder)
-        valid = "cannot be used: models have a learning rate for every optimizer, and none of their own"
-        require(not finder, "trainer.callbacks", name, valid)
+        finds = isinstance(callback, LearningRateFinder) and isinstance(model, Classifier)
+        valid = f"cannot be used: {type(model).__name__} has learning rates by optimizer, and none itself"
+        require(not finds, "trainer.callbacks", name, valid)

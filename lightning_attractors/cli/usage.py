@@ -86,6 +86,9 @@ def explained(message: str, names: list[str]) -> str:
         imported = "not correspond to a subclass" in message
         meant = "" if imported else _meant(value, classes)
         return f"{name}={value!r}: must be {' or '.join(expected)}{meant}"
+    problem = re.search(r"Errors:\s+- (.*)", message)
+    if problem and name and value is not None and "either not accessible" in message:
+        return f"{name}={value!r}: cannot be used ({problem[1]})"
     if stray := re.search(r"unrecognized arguments: (\S+)", message):
         return f"{stray[1]!r} is no setting: settings are given as --name value"
     line = " ".join(re.sub(r'(?:Parser key|argument) "?(?:--)?([\w.]+)"?:', r"\1:", message).split())

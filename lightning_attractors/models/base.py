@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_attractors.contracts import awaits_length, phases_of, watched_metric
 from lightning_attractors.errors import SettingError, require
@@ -81,7 +82,8 @@ class Classifier(MeasuredModule):
         config = {"scheduler": scheduler, "interval": self.lr_interval}
         if (metric := watched_metric(scheduler)) is not None:
             config["monitor"] = metric
-        try_schedule(scheduler, watches=metric is not None)
+        if not is_overridden("lr_scheduler_step", self):
+            try_schedule(scheduler, watches=metric is not None)
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

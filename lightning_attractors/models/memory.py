@@ -9,11 +9,11 @@ import torch
 
 from lightning_attractors.errors import require
 
-_BYTES = 4  # of a number of float32
+_BYTES = 2  # of the smallest numbers that anything is computed with
 
 
 def require_memory(setting: str, value: Any, numbers: float, device: torch.device | None = None) -> None:
-    """Refuse a setting that needs more numbers of float32 at once than the memory can hold.
+    """Refuse a setting that needs more numbers at once than the memory can hold.
 
     Args:
         setting: its name.

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_attractors.errors import SettingError
@@ -39,9 +40,13 @@ def try_schedule(scheduler: Any, watches: bool) -> None:
         SettingError: if a step fails, or gives a learning rate that is not finite.
     """
     optimizer = scheduler.optimizer
-    stand_in = copy.copy(optimizer)
-    stand_in.param_groups = [dict(group) for group in optimizer.param_groups]
-    trial = copy.deepcopy(scheduler, {id(optimizer): stand_in})
+    stand_in = object.__new__(type(optimizer))
+    groups = [{name: _own(value) for name, value in group.items()} for group in optimizer.param_groups]
+    stand_in.__dict__ = {**vars(optimizer), "param_groups": groups}
+    try:
+        trial = copy.deepcopy(scheduler, {id(optimizer): stand_in})
+    except Exception:  # of one that cannot be copied nothing is known
+        return
     name = type(scheduler).__name__
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the optimiser has not stepped
@@ -53,6 +58,11 @@ def try_schedule(scheduler: Any, watches: bool) -> None:
     rates = [float(group["lr"]) for group in stand_in.param_groups if "lr" in group]
     if not all(math.isfinite(rate) for rate in rates):
         raise SettingError("lr_scheduler", name, f"must give finite learning rates, not {rates}")
+
+
+def _own(value: Any) -> Any:
+    """A learning rate that is a tensor is changed in place."""
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _name(factory: Any) -> str:

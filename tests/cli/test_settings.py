@@ -57,3 +57,32 @@ def test_a_traceback_is_shown_to_who_asks_for_it(monkeypatch):
     assert process.returncode == 1
     assert "Traceback" in process.stderr
     assert "ValueError: You selected an invalid accelerator name" in process.stderr
+
+
+def test_models_of_others_are_as_free_as_they_were():
+    run(
+        "fit",
+        *LETTERS[2:],
+        "--model",
+        "strangers.OwnSettings",
+        "--model.width",
+        4,
+        "--data",
+        "LettersDataModule",
+    )
+    watched = ["--checkpoint.monitor", "val/quality", "--checkpoint.mode", "max"]
+    run("fit", "--model", "strangers.Plain", "--data", "strangers.Data", *LETTERS[2:], *watched)
+
+
+def test_merge_keys_are_no_keys_twice():
+    text = "defaults: &a {max_steps: 1}\nmore: &b {log_every_n_steps: 1}\ntrainer:\n  <<: *a\n  <<: *b\n"
+    Path("merged.yaml").write_text(text)
+    assert "defaults" in refused("fit", *LETTERS, "--config", "merged.yaml")
+
+
+def test_what_a_refused_run_had_begun_to_leave_where_it_goes_on_is_taken_back():
+    run("fit", *LETTERS)
+    before = {path.name for path in RUN.iterdir()}
+    stopping = ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/nope"]
+    refused("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 3, *stopping)
+    assert {path.name for path in RUN.iterdir()} == before

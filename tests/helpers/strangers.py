@@ -3,6 +3,8 @@
 import lightning as L
 import torch
 
+from lightning_attractors.models import NMODE
+
 
 class Net(L.LightningModule):
     """Logs under names of its own, and predicts dictionaries."""
@@ -22,6 +24,26 @@ class Net(L.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Plain(Net):
+    """Has no settings, and a metric that it does not log before training."""
+
+    def __init__(self):
+        super().__init__()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/other", 1.0)
+        if not self.trainer.sanity_checking:
+            self.log("val/quality", 1.0)
+
+
+class OwnSettings(NMODE):
+    """One of this package's models, whose settings it passes on."""
+
+    def __init__(self, extra: int = 1, **settings):
+        super().__init__(**settings)
+        self.extra = extra
 
 
 class Data(L.LightningDataModule):

@@ -54,3 +54,16 @@ def test_the_trial_leaves_schedule_and_optimizer_as_they_were(factory):
         for one in (scheduler, other):
             one.optimizer.step()
             one.step(*([1.0] if watches else []))
+
+
+def test_a_learning_rate_that_is_a_tensor_stays_as_it_was():
+    adam = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))], lr=torch.tensor(0.1))
+    try_schedule(lr_scheduler.ExponentialLR(adam, gamma=0.5), watches=False)
+    assert float(adam.param_groups[0]["lr"]) == pytest.approx(0.1)
+
+
+def test_a_schedule_that_cannot_be_copied_is_believed():
+    scheduler = lr_scheduler.LambdaLR(optimizer(), lambda epoch: 1.0)
+    scheduler.file = open(__file__)  # noqa: SIM115
+    try_schedule(scheduler, watches=False)
+    scheduler.file.close()
