@@ -123,6 +123,9 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         problem = f"must be writable ({error.strerror})"
         raise SettingError("trainer.logger save_dir", str(folder), problem) from error
+    for path in folder.glob("version_*"):
+        valid = "must be the folder of a run, or be moved: its name is taken"
+        require(path.is_dir(), "trainer.logger save_dir", str(path), valid)
 
 
 def checkpoint_of_run(run: Path, name: str) -> Path:

@@ -156,7 +156,7 @@ def _classes(message: str) -> list[str]:
             continue
         try:
             kind = getattr(importlib.import_module(module), name, None)
-        except ImportError:
+        except Exception:  # whatever a user's module raises is no matter of what was meant
             continue
         if isinstance(kind, type):
             found.update(dict.fromkeys(_below(kind)))

@@ -25,6 +25,11 @@ def test_missing_and_truncated_data_are_refused(data):
 def test_an_unwritable_log_folder_is_refused():
     Path("runs").write_text("a file where the folder should be")
     assert "trainer.logger save_dir='runs/test': must be writable" in refused("fit", *LETTERS)
+    Path("runs").unlink()
+    RUN.parent.mkdir(parents=True)
+    RUN.write_text("a file where a run's folder should be")
+    assert "version_0': must be the folder of a run" in refused("fit", *LETTERS)
+    assert RUN.is_file()
 
 
 def test_a_checkpoint_of_another_model_is_refused():
