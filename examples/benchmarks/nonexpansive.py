@@ -11,8 +11,7 @@ from benchmarks.timing import Run, ratio, report, rounds
 from rich.table import Table
 from torch import Tensor
 
-from lightning_attractors.models import NonexpansiveNet
-from lightning_attractors.models.base import OPTIMIZATION_SETTINGS
+from lightning_attractors.models import OPTIMIZATION_SETTINGS, NonexpansiveNet
 
 # The networks and batches of these configs.
 CONFIGS = Path(__file__).parents[2] / "configs"

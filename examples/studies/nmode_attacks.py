@@ -33,9 +33,7 @@ from lightning_attractors.certificates import (
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import NMODE
 from lightning_attractors.norms import distances
-from lightning_attractors.robustness import PGD
-from lightning_attractors.robustness.attacks import Logits, Strength
-from lightning_attractors.robustness.masking import clearly_more
+from lightning_attractors.robustness import PGD, Logits, Strength, clearly_more
 
 # 2.5 δ / 40: forty steps can cross the ball, as Madry et al. chose it.
 STEPS, SHARE = 40, 2.5 / 40

@@ -17,7 +17,7 @@ from lightning_attractors.callbacks.drawings import draw_filters, filter_images
 from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
 from lightning_attractors.contracts import currents_of, norm_exponent, phases_of
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.metrics.filters import converged_filters, negative_share, positive_share
+from lightning_attractors.metrics import converged_filters, negative_share, positive_share
 from lightning_attractors.writing import as_png
 
 Collapse = Literal["warn", "stop", "raise"]

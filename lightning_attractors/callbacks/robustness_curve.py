@@ -31,18 +31,22 @@ from lightning_attractors.callbacks.robustness_trainer import (
 )
 from lightning_attractors.errors import require
 from lightning_attractors.robustness import (
+    AttackReport,
     BrokenCertificateError,
+    Choice,
     MaskingCheck,
     MeasureSettings,
     Result,
     Share,
+    draw,
+    make_attacks,
     measure,
+    refuse_name_of_certificate,
+    rehearse,
+    result_line,
+    scalars,
+    write_result,
 )
-from lightning_attractors.robustness.attacks import Choice, make_attacks
-from lightning_attractors.robustness.drawings import draw
-from lightning_attractors.robustness.files import write_result
-from lightning_attractors.robustness.measure import refuse_name_of_certificate, rehearse
-from lightning_attractors.robustness.report import AttackReport, result_line, scalars
 
 __all__ = ["BrokenCertificateError", "RobustnessCurve"]
 

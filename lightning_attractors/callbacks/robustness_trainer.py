@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from lightning_attractors import contracts
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.reading import read_checkpoint
-from lightning_attractors.robustness.randomness import unchanged_random_numbers
-from lightning_attractors.robustness.report import versions
+from lightning_attractors.robustness import unchanged_random_numbers, versions
 
 T = TypeVar("T")
 Split = Literal["test", "val"]

@@ -28,7 +28,6 @@ from lightning_attractors.callbacks import (
     LastCheckpoint,
     RobustnessCurve,
 )
-from lightning_attractors.callbacks.output import run_folder, write_atomically
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
@@ -64,7 +63,7 @@ from lightning_attractors.training import (
     suit_threads,
     warn_if_slow,
 )
-from lightning_attractors.writing import csv_table, remove_asides
+from lightning_attractors.writing import csv_table, remove_asides, run_folder, write_atomically
 
 _LOGGER: dict[str, Any] = {
     "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",

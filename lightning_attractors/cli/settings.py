@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import LearningRateFinder
 from lightning_attractors.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_attractors.cli.runs import configured_loggers
 from lightning_attractors.errors import require
-from lightning_attractors.models.base import Classifier
+from lightning_attractors.models import Classifier
 
 LINKED = ("num_classes", "image_shape")  # what models are told of by the data
 _LARGEST_SEED = 2**32 - 1

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_attractors.errors import require
-from lightning_attractors.robustness import PGD
-from lightning_attractors.robustness.attacks import Strength
+from lightning_attractors.robustness import PGD, Strength
 
 # The authors' code starts the attack this far from the image: at the image itself the gradient vanishes.
 _START = 1e-3

@@ -4,8 +4,12 @@ from lightning_attractors.robustness.attacks import (
     FGSM,
     PGD,
     AdversarialRadii,
+    Choice,
     GradientAttack,
+    Logits,
+    Strength,
     fgsm_radii,
+    make_attacks,
     pgd_radii,
     register_attack,
 )
@@ -20,21 +24,33 @@ from lightning_attractors.robustness.corruptions import (
     resize,
 )
 from lightning_attractors.robustness.curves import CorruptionCurve, corruption_curve
-from lightning_attractors.robustness.files import write_report
+from lightning_attractors.robustness.drawings import draw
+from lightning_attractors.robustness.files import write_report, write_result
 from lightning_attractors.robustness.logistic import (
     LogisticFit,
     difference_interval,
     fit_logistic,
     relative_accuracy,
 )
-from lightning_attractors.robustness.masking import MaskingCheck, check_masking
-from lightning_attractors.robustness.measure import Certificate, MeasureSettings, Share, measure
+from lightning_attractors.robustness.masking import MaskingCheck, check_masking, clearly_more
+from lightning_attractors.robustness.measure import (
+    Certificate,
+    MeasureSettings,
+    Share,
+    measure,
+    refuse_name_of_certificate,
+    rehearse,
+)
+from lightning_attractors.robustness.randomness import unchanged_random_numbers
 from lightning_attractors.robustness.report import (
     AttackReport,
     BrokenCertificateError,
     CertificateReport,
     Report,
     Result,
+    result_line,
+    scalars,
+    versions,
 )
 from lightning_attractors.robustness.spectral import SpectralProbe, robust_fraction
 
@@ -47,31 +63,44 @@ __all__ = [
     "BrokenCertificateError",
     "Certificate",
     "CertificateReport",
+    "Choice",
     "Corruption",
     "CorruptionCurve",
     "GradientAttack",
     "LogisticFit",
+    "Logits",
     "MaskingCheck",
     "MeasureSettings",
     "Report",
     "Result",
     "Share",
     "SpectralProbe",
+    "Strength",
     "add_uniform",
     "brightness",
     "check_masking",
+    "clearly_more",
     "corruption_curve",
     "difference_interval",
+    "draw",
     "fgsm_radii",
     "fit_logistic",
     "gaussian_blur",
     "gaussian_noise",
+    "make_attacks",
     "measure",
     "pgd_radii",
+    "refuse_name_of_certificate",
     "register_attack",
+    "rehearse",
     "relative_accuracy",
     "replace_pixels",
     "resize",
+    "result_line",
     "robust_fraction",
+    "scalars",
+    "unchanged_random_numbers",
+    "versions",
     "write_report",
+    "write_result",
 ]
