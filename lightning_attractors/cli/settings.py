@@ -71,7 +71,7 @@ def check_linked(given: Mapping[str, Any], model: Any, data: Any) -> None:
         if name in given and hasattr(data, name):
             value, theirs = given[name], getattr(data, name)
             default = defaults[name].default if name in defaults else value  # of a base's we do not know it
-            same = _as_list(value) in (_as_list(theirs), _as_list(default))
+            same = value is None or _as_list(value) in (_as_list(theirs), _as_list(default))
             require(same, f"model.{name}", value, f"must be left out, or be the data's own, {theirs}")
 
 

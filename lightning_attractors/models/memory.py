@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import torch
@@ -26,9 +27,9 @@ def require_memory(setting: str, value: Any, numbers: float, device: torch.devic
     """
     if device is not None and device.type == "cuda":
         there = torch.cuda.get_device_properties(device).total_memory
-    elif hasattr(os, "sysconf"):
+    elif sys.platform != "win32":
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    else:  # Windows does not tell without more
+    else:  # which does not tell without more
         return
     needed = _BYTES * numbers
     valid = f"must be smaller: it needs {needed / 2**30:,.0f} GiB, and there are {there / 2**30:,.0f}"

@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -67,6 +68,6 @@ def _own(value: Any) -> Any:
 
 def _name(factory: Any) -> str:
     """The name of the class that a factory makes something of, where it shows."""
-    parts = [factory, *getattr(factory, "args", ()), getattr(factory, "func", None)]
+    parts = [factory.func, *factory.args] if isinstance(factory, partial) else [factory]
     kinds = [part for part in parts if isinstance(part, type)]
     return kinds[0].__name__ if kinds else "lr_scheduler"
