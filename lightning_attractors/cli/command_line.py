@@ -31,9 +31,10 @@ from lightning_attractors.callbacks import (
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
-from lightning_attractors.cli.refusals import RESUMED, Beginning, refusal
+from lightning_attractors.cli.refusals import Beginning, refusal
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
+    RESUMED,
     check_writable,
     checkpoint_of_run,
     configured_loggers,

@@ -17,12 +17,12 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_attractors.callbacks import CollapsedError, UnstableError
 from lightning_attractors.cli.locks import is_first_process
+from lightning_attractors.cli.runs import RESUMED
 from lightning_attractors.cli.usage import UsageError
 from lightning_attractors.errors import NonFiniteError, SettingError, require
 from lightning_attractors.models import Classifier
 from lightning_attractors.writing import run_folder, write_atomically
 
-RESUMED = "config_resumed.yaml"  # the settings with which a run goes on
 DEBUG = "LIGHTNING_ATTRACTORS_DEBUG"
 _FOR_PEOPLE = (
     UsageError,

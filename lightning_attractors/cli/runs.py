@@ -17,6 +17,7 @@ from lightning_attractors.callbacks import BestCheckpoint
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.reading import UNREADABLE, read_checkpoint
 
+RESUMED = "config_resumed.yaml"  # the settings with which a run goes on
 _THREADS = ", threads: "
 # What only the subcommands that train nothing have in their config.
 _EVALUATES = {"verbose", "return_predictions"}
@@ -103,7 +104,7 @@ def threads_of_config(path: Path) -> int | None:
 
 def precision_of_run(folder: Path) -> str | None:
     """The trainer's precision in a run's newest config, if it can be read."""
-    for name in ("config_resumed.yaml", "config.yaml"):
+    for name in (RESUMED, "config.yaml"):
         trainer = (read_config(folder / name) or {}).get("trainer")
         if isinstance(trainer, dict) and "precision" in trainer:
             return str(trainer["precision"])

@@ -20,6 +20,7 @@ _UNKNOWN = (
     r"does not accept (?:option|nested key) '(?P<name>[^']+)'",
     r"Key '(?P<name>[^']+)' is not expected",
 )
+_SUBCOMMAND = r"(?:(?:fit|validate|test|predict)\.)"  # which the names of settings begin with in messages
 _KINDS = {
     "float": "a number",
     "int": "an integer",
@@ -69,7 +70,7 @@ def explained(message: str, names: list[str]) -> str:
         names: the settings that there are.
     """
     key = re.search(r'(?:Parser key|Validation of key) "([^"]*)"', message)
-    name = re.sub(r"^(fit|validate|test|predict)\.", "", key[1]) if key else ""
+    name = re.sub(f"^{_SUBCOMMAND}", "", key[1]) if key else ""
     if quoted := _QUOTED.search(message):
         inside = quoted[1]
         return f"{name}.{inside}" if name and not inside.startswith(f"{name}.") else inside
@@ -77,7 +78,7 @@ def explained(message: str, names: list[str]) -> str:
         if unknown := re.search(pattern, message):
             return _unknown(**unknown.groupdict(), names=names)
     if missing := re.search(r"following arguments are required: (.*)", message):
-        names_missing = re.sub(r"\b(?:fit|validate|test|predict)\.", "", missing[1])
+        names_missing = re.sub(rf"\b{_SUBCOMMAND}", "", missing[1])
         return f"{name}.{names_missing}: must be given" if name else f"{names_missing}: must be given"
     expected = _expected(message)
     value = _value(message)
@@ -91,8 +92,9 @@ def explained(message: str, names: list[str]) -> str:
         return f"{name}={value!r}: cannot be used ({problem[1]})"
     if stray := re.search(r"unrecognized arguments: (\S+)", message):
         return f"{stray[1]!r} is no setting: settings are given as --name value"
-    line = " ".join(re.sub(r'(?:Parser key|argument) "?(?:--)?([\w.]+)"?:', r"\1:", message).split())
-    line = re.sub(r"\b(?:fit|validate|test|predict)\.(?=[a-z])", "", line)
+    line = " ".join(
+        re.sub(rf'(?:Parser key|argument) "?(?:--)?{_SUBCOMMAND}?([\w.]+)"?:', r"\1:", message).split()
+    )
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
 
 
