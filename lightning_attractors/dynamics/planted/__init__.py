@@ -14,18 +14,22 @@ from lightning_attractors.dynamics.planted.fused_steps import FusedStep, fused_s
 from lightning_attractors.dynamics.planted.gains import Gain, HillGain, check_gain
 from lightning_attractors.dynamics.planted.noise import DampedNoise
 from lightning_attractors.dynamics.planted.patterns import block_patterns, random_patterns
+from lightning_attractors.dynamics.planted.pointwise import Cubic, Hill, Pointwise
 
 __all__ = [
     "CoupledField",
     "Coupling",
     "CouplingName",
+    "Cubic",
     "DampedNoise",
     "DampingName",
     "DoubleWellField",
     "FiringRateField",
     "FusedStep",
     "Gain",
+    "Hill",
     "HillGain",
+    "Pointwise",
     "ProjectedCoupling",
     "SpectralCoupling",
     "block_patterns",

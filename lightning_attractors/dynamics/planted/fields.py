@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_attractors.dynamics.planted.gains import Gain
+from lightning_attractors.dynamics.planted.pointwise import Cubic, Pointwise
 
 
 class CoupledField(ABC):
@@ -35,6 +36,10 @@ class CoupledField(ABC):
     def emission(self, x: Tensor) -> Tensor:
         """s(x), node by node."""
 
+    def pointwise(self) -> tuple[Pointwise, Pointwise] | None:
+        """r and s with bounds of their derivatives, for certificates of basins; None, and there are none."""
+        return None
+
 
 class DoubleWellField(CoupledField):
     r"""F(x) = 4 γ x (a² − x²) + W x, a double well per node (Marino et al., 2024).
@@ -56,6 +61,10 @@ class DoubleWellField(CoupledField):
     def emission(self, x: Tensor) -> Tensor:
         return x
 
+    def pointwise(self) -> tuple[Pointwise, Pointwise]:
+        gamma = float(self.gamma)
+        return Cubic(4 * gamma * self.a**2, -4 * gamma), Cubic(1.0)
+
 
 class FiringRateField(CoupledField):
     r"""F(x) = −x + W f(x), synaptic currents x and firing rates f(x) (Chicchi et al., 2024).
@@ -74,3 +83,7 @@ class FiringRateField(CoupledField):
 
     def emission(self, x: Tensor) -> Tensor:
         return self.gain(x)
+
+    def pointwise(self) -> tuple[Pointwise, Pointwise] | None:
+        bounded = self.gain.pointwise()
+        return None if bounded is None else (Cubic(-1.0), bounded)

@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
+from lightning_attractors.dynamics.planted.pointwise import Hill, Pointwise
 from lightning_attractors.errors import require
 
 _GRID = 20_001
@@ -27,6 +28,10 @@ class Gain(ABC):
     @abstractmethod
     def derivative(self, x: Tensor) -> Tensor:
         """f′(x), elementwise; a new tensor."""
+
+    def pointwise(self) -> Pointwise | None:
+        """f with bounds of its derivatives, for certificates of basins; None, and there are none."""
+        return None
 
     def alphabet(self, slope: float) -> list[float]:
         """The fixed points of a node, the solutions of x = ``slope`` f(x), ascending.
@@ -94,6 +99,9 @@ class HillGain(Gain):
     def derivative(self, x: Tensor) -> Tensor:
         denominator = x.square().add_(self.c).square_()
         return torch.mul(x, 2 * self.c).div_(denominator)
+
+    def pointwise(self) -> Pointwise:
+        return Hill(self.c)
 
     def alphabet(self, slope: float) -> list[float]:
         """0, x₋ and x₊ = (s ± √(s² − 4c)) / 2.
