@@ -8,7 +8,7 @@ def test_the_drawn_pixel_is_the_one_that_varies_most():
     states = torch.zeros(3, 4, 5)
     states[1, :, 2] = torch.tensor([0.0, 1.0, 2.0, 3.0])
     left, right = draw_realisations(states, 0.5).axes
-    assert left.get_title() == "pixel 2, 4 realisations"
+    assert left.get_title() == "node 2, 4 realisations"
     assert right.lines[0].get_ydata().tolist() == pytest.approx([0, states[1, :, 2].std().item(), 0])
     assert right.lines[0].get_xdata().tolist() == [0, 0.5, 1]
 
