@@ -11,8 +11,17 @@ from trainers import quiet_trainer
 from lightning_attractors.callbacks import AttractorPictures, StabilityCertificate
 from lightning_attractors.certificates import lipschitz_bounds
 from lightning_attractors.dynamics.integrate import euler, integrate
+from lightning_attractors.dynamics.planted import block_patterns
 from lightning_attractors.errors import SettingError
-from lightning_attractors.models import CVFR, NMODE, SANODE, ConvBackbone, NonexpansiveStages
+from lightning_attractors.models import (
+    CVFR,
+    NMODE,
+    SANODE,
+    AttractorClassifier,
+    ConvBackbone,
+    NonexpansiveStages,
+    count_nodes,
+)
 
 SHAPE = (1, 8, 8)
 FAMILIES = pytest.mark.parametrize("family", [SANODE, CVFR])
@@ -41,6 +50,17 @@ def fit(model, path, callbacks=(), **settings):
     trainer = quiet_trainer(path, [*callbacks], **{"max_epochs": 2, **settings})
     trainer.fit(model, loader(), loader())
     return trainer
+
+
+class Wells(AttractorClassifier):
+    """ẋ = x − x³: a family of a user's own, with wells at ±1 and no coupling."""
+
+    def __init__(self, num_nodes, **settings):
+        patterns = block_patterns(3, num_nodes, low=-1.0, high=1.0)
+        super().__init__(patterns, SHAPE, 0.25, 4, None, "euler", {}, **settings)
+
+    def field(self):
+        return lambda x: x - x**3
 
 
 @FAMILIES
@@ -86,6 +106,15 @@ def test_every_part_is_trained_each_by_its_own_optimiser(family, precision, tmp_
     assert len(certificate.certificates) == 3
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model.final_state(torch.rand(2, *SHAPE)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("settings", [{"backbone": conv()}, {"nodes": 20}, {"backbone": conv(), "nodes": 20}])
+def test_a_family_of_ones_own_passes_both_on(settings, tmp_path):
+    nodes = count_nodes(SHAPE, **settings)
+    assert nodes == settings.get("nodes", 64)
+    fit(Wells(nodes, **settings), tmp_path, [StabilityCertificate(on_violation="raise")])
+    with pytest.raises(SettingError, match=rf"^attractors='30 nodes': must have {nodes}, as initial states"):
+        Wells(30, **settings)
 
 
 @FAMILIES
