@@ -70,9 +70,9 @@ class SmoothedReport:
         """What the radii mean, in words."""
         sigma, sure = self.settings.sigma, 1 - self.settings.alpha
         return (
-            f"Every radius holds with probability 1 - alpha = {sure:g} for its image, over the noise that was "
-            f"drawn; it is of the smoothed classifier, whose class is the one that the classifier gives most "
-            f"often of the image with N(0, {sigma:g}²) noise, unclipped."
+            f"Every radius holds with probability 1 - alpha = {sure:g} for its image, over the noise drawn. "
+            f"It is of the smoothed classifier, whose class is the one that the classifier gives most often "
+            f"of the image with N(0, {sigma:g}²) noise, unclipped."
         )
 
     @property

@@ -70,21 +70,16 @@ def test_radii_are_below_the_true_ones_and_as_large_as_the_samples_allow():
     likely = Normal(0.0, 1.0).cdf(true / SIGMA)
     deviations = (1000 * likely * (1 - likely)).sqrt()
     assert ((found.counts - 1000 * likely).abs() <= 4 * deviations + 1).all()
-    assert found.radii.max() == pytest.approx(settings.reach) or found.radii.max() > 0.3
     sure = found.classes >= 0
     assert sure.sum() > 30
     assert torch.equal(found.classes[sure], labels[sure])
 
 
 def test_an_image_near_the_boundary_has_no_class():
-    images, _ = pictures()
-    found, near = smoothed_radii(linear, images, QUICK), true_radii(images) < 0.01 * SIGMA
-    images = torch.full((4, 1, 3, 3), 0.5)
-    found = smoothed_radii(linear, images, QUICK)
+    found = smoothed_radii(linear, torch.full((4, 1, 3, 3), 0.5), QUICK)
     assert found.classes.tolist() == [-1] * 4
     assert found.radii.tolist() == [0.0] * 4
     assert (found.lower < 0.5).all()
-    assert not near.all()
 
 
 @pytest.mark.parametrize("size", [1, 7, 50, 64, 1000])
@@ -184,9 +179,7 @@ def test_a_measurement_has_what_the_function_gives():
     assert told[0] is found
     assert found.images.index.tolist() == list(range(COUNT))
     for name in ("classes", "counts", "lower", "radii"):
-        assert torch.equal(
-            getattr(found.images, name), getattr(expected, {"classes": "classes"}.get(name, name))
-        )
+        assert torch.equal(getattr(found.images, name), getattr(expected, name))
     right = (expected.classes == labels) & (expected.radii >= 0.1)
     assert found.summary({}, {})["certified_accuracy"]["0.1"] == pytest.approx(right.double().mean().item())
     lines = draw(report.attacks["PGD"])[""].axes[0].get_legend().get_texts()
@@ -246,16 +239,10 @@ class Interrupted:
         return linear(images)
 
 
-def interrupted(folder, calls=12, rank=0, classifier="this"):
+def interrupted(folder, calls=12, rank=0):
+    memory = KeptVotes(folder, "this", rank)
     with pytest.raises(KeyboardInterrupt):
-        measure(
-            Interrupted(calls),
-            batches(),
-            ["replace_pixels"],
-            [0.5],
-            PLAIN,
-            memory=KeptVotes(folder, classifier, rank),
-        )
+        measure(Interrupted(calls), batches(), ["replace_pixels"], [0.5], PLAIN, memory=memory)
 
 
 def test_what_is_done_when_interrupted_is_not_done_again(tmp_path):
