@@ -77,7 +77,7 @@ class Vote(NamedTuple):
 class VoteMemory:
     """What an interrupted measurement knew already; this one remembers nothing.
 
-    Whose a vote is is said by the image and its place among all images.
+    A vote is known by the image and its place among all images.
 
     Attributes:
         recalled: how many votes were known.
@@ -124,7 +124,7 @@ def lower_bound(count: int, samples: int, alpha: float) -> float:
 
     Example:
         >>> round(lower_bound(990, 1000, 0.001), 4)
-        0.9766
+        0.976
     """
     return float(beta.ppf(alpha, count, samples - count + 1)) if count else 0.0
 
@@ -177,7 +177,7 @@ def smoothed_radii(logits_fn: Logits, images: Tensor, settings: Smoothing, seed:
 
     The smoothed classifier is another one than ``logits_fn``: its class is the one that ``logits_fn`` gives
     most often of the image with normal noise. Each radius holds with probability 1 − α on its own, over the
-    noise that was drawn, which is taken for exactly normal; so do several at once only with less. Noise that
+    noise that was drawn, which is taken for exactly normal; n radii hold all at once with 1 − nα. Noise that
     the classifier has of its own is smoothed with it. Logits that are nan count against the class.
 
     Args:
