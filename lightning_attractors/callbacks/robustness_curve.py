@@ -91,8 +91,8 @@ class RobustnessCurve(Callback):
     abstains), ``smoothed.json`` the certified accuracies, ``smoothed.png`` the curve, which stands in the
     plots of attacks in L2 too; scalars are ``robustness/smoothed/<name>``. Noisy images leave [0, 1]. It is
     another classifier than the one that is attacked, so no attack breaks its radii. What is done when a run
-    is interrupted is in ``smoothed_votes_<rank>.json``, and the next run into the folder, of the same module,
-    weights, settings and images, goes on from it.
+    is interrupted is in ``smoothed_votes_<rank>.json``, and the next run of the same module, weights,
+    settings and images goes on from it, in the same folder or in a ``version_<n>`` beside it.
 
     **Masked gradients.** Square and perturbations from a linear substitute attack a hundred images of the
     first batch beside PGD; if they do better, the radii are too large, and a sentence in log and JSON says
@@ -211,7 +211,8 @@ class RobustnessCurve(Callback):
         with undisturbed(module, checkpoint):
             logits = self._logits(trainer, module)
             if settings.smoothing is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                memory = KeptVotes(folder, fingerprint(module, logits), trainer.global_rank)
+                others = folder.parents[1].glob("version_*/robustness")
+                memory = KeptVotes(folder, fingerprint(module, logits), trainer.global_rank, others)
             report = measure(
                 logits,
                 self._pixels(trainer, logits),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class KeptVotes(VoteMemory):
         folder: of the files; is made if it is not there.
         classifier: says which classifier it is: the same text for the same function only.
         rank: which process this is.
+        others: more folders to read from, such as those of earlier runs.
 
     Example:
         >>> import tempfile, torch
@@ -43,8 +44,11 @@ class KeptVotes(VoteMemory):
         Vote(chosen=7, agreeing=990)
     """
 
-    def __init__(self, folder: str | Path, classifier: str, rank: int = 0) -> None:
+    def __init__(
+        self, folder: str | Path, classifier: str, rank: int = 0, others: Iterable[Path] = ()
+    ) -> None:
         self.folder = Path(folder)
+        self.others = list(others)
         self.classifier = classifier
         self.rank = rank
         self.recalled = 0
@@ -55,7 +59,8 @@ class KeptVotes(VoteMemory):
     def begin(self, key: Mapping[str, Any]) -> None:
         """Read what there is with this key and of this classifier."""
         self._key, self._rows, self.recalled = {**key, "classifier": self.classifier}, {}, 0
-        for path in sorted(self.folder.glob("smoothed_votes_*.json")):
+        folders = [*self.others, self.folder]
+        for path in [path for folder in folders for path in folder.glob("smoothed_votes_*.json")]:
             try:
                 content = json.loads(path.read_text())
                 if content["key"] == self._key:

@@ -1,5 +1,7 @@
 """Smoothing as a setting of the callback: files, loggers, interruptions, processes, the command line."""
 
+import json
+
 import lightning as L
 import pytest
 import torch
@@ -87,6 +89,27 @@ def test_a_test_goes_on_where_one_was_interrupted(tmp_path):
     assert report(tmp_path, "smoothed")["images"]["recalled"] == 20
     measured(tmp_path / "whole", Impatient(), **SETTINGS)
     assert rows(tmp_path, "smoothed") == rows(tmp_path / "whole", "smoothed")
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_the_same_command_goes_on_from_a_test_that_was_ended():
+    command = [
+        *small("nmode_letters"),
+        *COMMAND,
+        "--trainer.callbacks.smoothing",
+        "{sigma: 0.25, samples: 50}",
+    ]
+    run("fit", *small("nmode_letters"))
+    run("test", *command, "--ckpt_path", "best")
+    first, second = (RUN.parent / f"version_{number}" for number in (1, 2))
+    kept = first / "robustness" / "smoothed_votes_0.json"
+    content = json.loads(kept.read_text())
+    count = len(content["votes"])
+    del content["votes"]["0"]
+    kept.write_text(json.dumps(content))
+    run("test", *command, "--ckpt_path", "best")
+    assert report(second, "smoothed")["images"]["recalled"] == count - 1
+    assert rows(second, "smoothed") == rows(first, "smoothed")
 
 
 def test_what_was_found_of_other_weights_or_images_is_not_used(tmp_path):
