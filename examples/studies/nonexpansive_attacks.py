@@ -40,7 +40,7 @@ def table(run: Path, images: Tensor, labels: Tensor, for_autoattack: int) -> Non
     model = runs.trained(run, NonexpansiveNet)
     clean = runs.classes_of(model, images) == labels
     radii = model.certified_radii(images, labels)
-    kind = "non-expansive" if model.constrained else "unconstrained"
+    kind = "non-expansive" if model.layers.constrained else "unconstrained"
     print(f"\n{run}: {kind}, Lipschitz constant at most {model.gain_bounds()['lipschitz']:.4g}")
     print(f"{len(images)} test images\n\n| | distance | accuracy in % | certified in % |\n|---|---|---|---|")
     print(f"| clean | 0 | {100 * clean.double().mean():.2f} | |", flush=True)

@@ -10,11 +10,12 @@ from matplotlib import colormaps
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional
 from torchvision.utils import make_grid
 
 
 def draw_trajectories(states: Tensor, titles: Sequence[str], dt: float, label: str = "x_i(t)") -> Figure:
-    """All pixels over time, one panel per image; states (T, B, N)."""
+    """All nodes over time, one panel per image; states (T, B, N)."""
     count = states.shape[1]
     figure = Figure(figsize=(4.5 * count, 3.6), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
@@ -32,19 +33,19 @@ def draw_trajectories(states: Tensor, titles: Sequence[str], dt: float, label: s
 
 
 def draw_realisations(states: Tensor, dt: float, label: str = "x_i(t)") -> Figure:
-    """One pixel of one image under many realisations of the noise, and their spread; states (T, R, N).
+    """One node of one image under many realisations of the noise, and their spread; states (T, R, N).
 
-    The pixel is the one whose standard deviation across realisations comes to be the largest.
+    The node is the one whose standard deviation across realisations comes to be the largest.
     """
     spread = states.std(dim=1)
-    pixel = int(spread.max(dim=0).values.argmax())
+    node = int(spread.max(dim=0).values.argmax())
     times = np.arange(len(states)) * dt
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(times, states[:, :, pixel].numpy(), color="C0", linewidth=0.7, alpha=0.5)
-    left.set(title=f"pixel {pixel}, {states.shape[1]} realisations", xlabel="time t", ylabel=label)
-    right.plot(times, spread[:, pixel].numpy(), color="C3", label=f"pixel {pixel}")
-    right.plot(times, spread.mean(dim=1).numpy(), color="black", linestyle="--", label="mean of all pixels")
+    left.plot(times, states[:, :, node].numpy(), color="C0", linewidth=0.7, alpha=0.5)
+    left.set(title=f"node {node}, {states.shape[1]} realisations", xlabel="time t", ylabel=label)
+    right.plot(times, spread[:, node].numpy(), color="C3", label=f"node {node}")
+    right.plot(times, spread.mean(dim=1).numpy(), color="black", linestyle="--", label="mean of all nodes")
     right.set(title="standard deviation across realisations", xlabel="time t", ylim=(0, None))
     right.legend()
     return figure
@@ -131,6 +132,11 @@ def filter_images(filters: Tensor) -> Tensor | None:
 
 
 def _plane(state: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """A state as one plane: the channels of a colour image stand above each other."""
-    plane: np.ndarray = state.view(shape[0] * shape[1], shape[2]).float().numpy()
+    """A state as one plane: channels of an image above each other, nodes that are no pixels row by row."""
+    rows, columns = shape[0] * shape[1], shape[2]
+    if len(state) != rows * columns:
+        columns = math.ceil(math.sqrt(len(state)))
+        rows = math.ceil(len(state) / columns)
+    filled = functional.pad(state.float(), (0, rows * columns - len(state)), value=math.nan)
+    plane: np.ndarray = filled.view(rows, columns).numpy()
     return plane

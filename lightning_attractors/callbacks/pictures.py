@@ -39,11 +39,11 @@ _REALISATIONS = 30
 class AttractorPictures(Callback):
     """Draws an attractor model's dynamics to TensorBoard, and after a test to ``figures/*.png`` too.
 
-    Trajectories of all pixels of a few images (the colour of a line is its final value), the image beside
+    Trajectories of all nodes for a few images (the colour of a line is its final value), the image beside
     its attractor and its final state, the attractor patterns and, where the module has them, the
     eigenvalues of its ``coupling`` and after a test its ``mse_over_time()``. A module with an
     ``observable(states)`` has its trajectories shown through it, under its ``observable_label``; one that
-    ``is_noisy`` has thirty ``states(images, realisation=r)`` of one pixel drawn, with their standard
+    ``is_noisy`` has thirty ``states(images, realisation=r)`` of one node drawn, with their standard
     deviation over time.
 
     The module needs ``equilibria() -> (K, N)``, one per class, ``states(images)``, which gives the states

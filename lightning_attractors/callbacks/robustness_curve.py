@@ -22,6 +22,7 @@ from lightning_attractors.callbacks.robustness_trainer import (
     batches,
     best_checkpoint,
     circumstances,
+    fingerprint,
     first_images,
     has_images,
     pairs,
@@ -31,17 +32,21 @@ from lightning_attractors.callbacks.robustness_trainer import (
 )
 from lightning_attractors.errors import require
 from lightning_attractors.robustness import (
+    SMOOTHED,
     AttackReport,
     BrokenCertificateError,
     Choice,
+    KeptVotes,
     MaskingCheck,
     MeasureSettings,
     Result,
     Share,
+    SmoothedReport,
+    Smoothing,
     draw,
     make_attacks,
     measure,
-    refuse_name_of_certificate,
+    refuse_names_of_certificates,
     rehearse,
     result_line,
     scalars,
@@ -80,6 +85,15 @@ class RobustnessCurve(Callback):
     misclassified nearer than its radius raises :class:`BrokenCertificateError`, after all files are written.
     Certificates are about float32: in other precisions there is no certified curve.
 
+    **Smoothing.** With ``smoothing`` any module gets L2 radii of its smoothed classifier (Cohen et al.,
+    2019), whose class is the one that the module gives most often of the image with N(0, σ²) noise; each
+    holds with probability 1 − α. ``robustness/smoothed.csv`` has one row per image (``predicted`` −1 where it
+    abstains), ``smoothed.json`` the certified accuracies, ``smoothed.png`` the curve, which stands in the
+    plots of attacks in L2 too; scalars are ``robustness/smoothed/<name>``. Noisy images leave [0, 1]. It is
+    another classifier than the one that is attacked, so no attack breaks its radii. What is done when a run
+    is interrupted is in ``smoothed_votes_<rank>.json``, and the next run of the same module, weights,
+    settings and images goes on from it, in the same folder or in a ``version_<n>`` beside it.
+
     **Masked gradients.** Square and perturbations from a linear substitute attack a hundred images of the
     first batch beside PGD; if they do better, the radii are too large, and a sentence in log and JSON says
     so.
@@ -106,10 +120,12 @@ class RobustnessCurve(Callback):
         masking: whether to check for masked gradients.
         after_fit: whether to run after ``fit``; the command line turns it off, as it tests the best
             checkpoint then.
+        smoothing: σ, samples and α, for radii of the smoothed classifier; none without it.
 
     Attributes:
         results: the newest content of every attack's JSON file, by attack; on rank 0.
         certificate: the newest content of ``certified.json``, None without a certificate; on rank 0.
+        smoothed: the newest content of ``smoothed.json``, None without smoothing; on rank 0.
 
     Raises:
         SettingError: before training, if a setting is out of range or an attack, the batches or the module's
@@ -132,12 +148,13 @@ class RobustnessCurve(Callback):
         std: Sequence[float] | None = None,
         masking: bool = True,
         after_fit: bool = True,
+        smoothing: Smoothing | None = None,
     ) -> None:
-        self.settings = MeasureSettings(confidence, max_images, batch_size, seed, masking)
+        self.settings = MeasureSettings(confidence, max_images, batch_size, seed, masking, smoothing)
         require(split in ("test", "val"), "split", split, "must be test or val")
         require(all(value > 0 for value in std or ()), "std", std, "must be above 0")
         self.attacks = make_attacks(attacks, strengths)
-        refuse_name_of_certificate(self.attacks)
+        refuse_names_of_certificates(self.attacks)
         self.split: Split = split
         self.logits_fn = logits_fn
         self.unpack_batch = unpack_batch or pairs
@@ -145,10 +162,12 @@ class RobustnessCurve(Callback):
         self.after_fit = after_fit
         self.results: dict[str, dict[str, Any]] = {}
         self.certificate: dict[str, Any] | None = None
+        self.smoothed: dict[str, Any] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         curves = [one for one in trainer.callbacks if isinstance(one, RobustnessCurve)]  # type: ignore[attr-defined]
         names = [attack.name for curve in curves for attack in curve.attacks]
+        names += [SMOOTHED for curve in curves if curve.settings.smoothing is not None]
         twice = sorted({name for name in names if names.count(name) > 1})
         valid = "must be in one RobustnessCurve only: two would write the same files"
         require(not twice, "RobustnessCurve.attacks", twice, valid)
@@ -183,14 +202,17 @@ class RobustnessCurve(Callback):
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: str | None, weights: str | None
     ) -> None:
         """Attack the module with a checkpoint's weights, or its own; ``weights`` says whose they are."""
-        self.results, self.certificate = {}, None
+        self.results, self.certificate, self.smoothed = {}, None, None
         settings, metrics = self.settings, dict[str, float]()
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             settings = replace(settings, max_images=_DRY_RUN_IMAGES)
         folder = run_folder(trainer) / "robustness"
-        about = circumstances(trainer, module, weights)
+        about, memory = circumstances(trainer, module, weights), None
         with undisturbed(module, checkpoint):
             logits = self._logits(trainer, module)
+            if settings.smoothing is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                others = folder.parents[1].glob("version_*/robustness")
+                memory = KeptVotes(folder, fingerprint(module, logits), trainer.global_rank, others)
             report = measure(
                 logits,
                 self._pixels(trainer, logits),
@@ -201,6 +223,7 @@ class RobustnessCurve(Callback):
                 on_result=lambda found: metrics.update(self._leave(found, trainer, folder, about)),
                 share=Share(trainer.global_rank, trainer.world_size, lambda work: together(trainer, work)),
                 progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,
+                memory=memory,
             )
         if trainer.is_global_zero and metrics:
             log_scalars(trainer, metrics)
@@ -221,6 +244,9 @@ class RobustnessCurve(Callback):
             self.results[found.name] = summary
             for text in found.warnings:
                 rank_zero_warn(text)
+        elif isinstance(found, SmoothedReport):
+            self.smoothed = summary
+            rank_zero_info(found.line(summary))
         else:
             self.certificate = summary
         figures = draw(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -195,6 +196,27 @@ def circumstances(trainer: L.Trainer, module: L.LightningModule, weights: str | 
         "precision": str(trainer.precision),
         "versions": versions(),
     }
+
+
+def fingerprint(module: L.LightningModule, logits: PixelLogits) -> str:
+    """The same for modules of the same class, settings and weights, in the same precision, only.
+
+    Settings are what ``save_hyperparameters`` has saved.
+    """
+    seen = hashlib.sha256()
+    about = (
+        type(module).__qualname__,
+        dict(module.hparams),
+        str(module.device.type),
+        logits.precision.precision,
+    )
+    seen.update(repr((*about, logits.__name__, logits.mean.tolist(), logits.std.tolist())).encode())
+    for name, value in module.state_dict().items():
+        content = repr(value).encode()
+        if isinstance(value, Tensor):
+            content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        seen.update(name.encode() + content)
+    return seen.hexdigest()
 
 
 @contextmanager

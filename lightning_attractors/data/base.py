@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, TypedDict
 
 import lightning as L
@@ -35,6 +36,7 @@ class ImageSettings(TypedDict, total=False):
     noise_test: float
     max_shift: int
     flip: bool
+    gaussian_noise: float
     seed: int
 
 
@@ -46,7 +48,8 @@ class InMemoryDataModule(L.LightningDataModule):
     on the number of devices. Validation images carry the *training* noise level, so that a checkpoint is
     chosen on the distribution that was trained for; test images carry ``noise_test``. Only training images
     are shifted or flipped. Of several processes each evaluates a share, so that every image counts once.
-    A batch is ``(images, labels)``: float32 in [0, 1] of shape (B, C, H, W), and int64 of shape (B,).
+    A batch is ``(images, labels)``: float32 of shape (B, C, H, W), in [0, 1] but for ``gaussian_noise``, and
+    int64 of shape (B,).
 
     A subclass sets ``image_shape`` on the class, sets ``num_classes`` and ``class_names`` there or in its
     constructor, and writes :meth:`load_splits`.
@@ -58,6 +61,8 @@ class InMemoryDataModule(L.LightningDataModule):
         noise_test: the same for test images.
         max_shift: training images are shifted by up to this many pixels, at least 0 and below the image size.
         flip: whether training images are mirrored left to right with probability ½.
+        gaussian_noise: standard deviation of normal noise that is added to training images alone, which then
+            leave [0, 1]; at least 0.
         seed: seed of noise, shifts, flips and training order, at least 0.
 
     Attributes:
@@ -82,6 +87,7 @@ class InMemoryDataModule(L.LightningDataModule):
         noise_test: float = 0.0,
         max_shift: int = 0,
         flip: bool = False,
+        gaussian_noise: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -91,6 +97,8 @@ class InMemoryDataModule(L.LightningDataModule):
         require(0 <= noise_test <= 1, "noise_test", noise_test, "must be from 0 to 1")
         side = min(self.image_shape[1:])
         require(0 <= max_shift < side, "max_shift", max_shift, f"must be from 0 to {side - 1} pixels")
+        fits = 0 <= gaussian_noise < math.inf
+        require(fits, "gaussian_noise", gaussian_noise, "must be finite and at least 0")
         require(seed >= 0, "seed", seed, "must be at least 0")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -98,6 +106,7 @@ class InMemoryDataModule(L.LightningDataModule):
         self.noise_test = noise_test
         self.max_shift = max_shift
         self.flip = flip
+        self.gaussian_noise = gaussian_noise
         self.seed = seed
         self.datasets: dict[str, InMemoryDataset] = {}
 
@@ -118,6 +127,7 @@ class InMemoryDataModule(L.LightningDataModule):
                 noise=self.noise_train,
                 max_shift=self.max_shift,
                 flip=self.flip,
+                gaussian_noise=self.gaussian_noise,
                 seed=self.seed,
                 epoch=self._current_epoch,
             ),

@@ -10,16 +10,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_attractors.data.generators import Stream, keyed_generator
-from lightning_attractors.data.transforms import random_flip, random_shift, to_unit_range
+from lightning_attractors.data.transforms import add_gaussian, random_flip, random_shift, to_unit_range
 from lightning_attractors.robustness import replace_pixels
 
 
 class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
     """Images and labels in memory, with optional random changes that are fresh in every epoch.
 
-    A batch is shifted, then flipped, then corrupted. Its random numbers come from a generator keyed by the
-    seed, the epoch and the batch's first index. An index appears once in an epoch, so batches and ranks draw
-    from distinct streams without sharing any state, and a resumed run repeats an uninterrupted one.
+    A batch is shifted, then flipped, then corrupted, then given normal noise. Its random numbers come from a
+    generator keyed by the seed, the epoch and the batch's first index. An index appears once in an epoch, so
+    batches and ranks draw from distinct streams without sharing any state, and a resumed run repeats an
+    uninterrupted one.
 
     Args:
         images: (n, C, H, W), uint8 in 0..255, or float32 in [0, 1].
@@ -27,6 +28,7 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         noise: ε, the fraction of pixels that :func:`replace_pixels` replaces, from 0 to 1.
         max_shift: the largest offset of :func:`random_shift`, in pixels.
         flip: whether :func:`random_flip` is applied.
+        gaussian_noise: standard deviation of the noise that :func:`add_gaussian` adds, at least 0.
         seed: seed of the random changes, at least 0.
         epoch: gives the current epoch; ``int`` itself gives 0, for data that do not change.
 
@@ -44,6 +46,7 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         noise: float = 0.0,
         max_shift: int = 0,
         flip: bool = False,
+        gaussian_noise: float = 0.0,
         seed: int = 0,
         epoch: Callable[[], int] = int,
     ) -> None:
@@ -52,13 +55,14 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         self.noise = noise
         self.max_shift = max_shift
         self.flip = flip
+        self.gaussian_noise = gaussian_noise
         self.seed = seed
         self.epoch = epoch
 
     @property
     def is_random(self) -> bool:
         """Whether images change from epoch to epoch."""
-        return bool(self.noise or self.max_shift or self.flip)
+        return bool(self.noise or self.max_shift or self.flip or self.gaussian_noise)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,7 +73,7 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         return images[0], labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch: images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
+        """A whole batch: images (B, C, H, W), float32, [0, 1] and normal noise, and labels (B,), int64."""
         chosen = np.asarray(indices)
         labels = torch.from_numpy(self.labels.numpy()[chosen])
         if self.features is not None:
@@ -81,4 +85,5 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
         images = random_shift(images, self.max_shift, generator)
         if self.flip:
             images = random_flip(images, generator)
-        return replace_pixels(to_unit_range(images), self.noise, generator), labels
+        images = replace_pixels(to_unit_range(images), self.noise, generator)
+        return add_gaussian(images, self.gaussian_noise, generator), labels

@@ -63,3 +63,20 @@ def random_flip(images: Tensor, generator: np.random.Generator) -> Tensor:
     mirrored = generator.random((len(images), 1, 1, 1)) < 0.5
     array = images.numpy()
     return torch.from_numpy(np.where(mirrored, array[..., ::-1], array))
+
+
+def add_gaussian(images: Tensor, deviation: float, generator: np.random.Generator) -> Tensor:
+    """Add independent normal noise to every pixel, and clip nothing: images leave [0, 1].
+
+    Args:
+        images: (B, C, H, W), float32, on the CPU; not modified.
+        deviation: σ, the standard deviation of the noise, at least 0.
+        generator: where the noise comes from.
+
+    Returns:
+        (B, C, H, W), float32.
+    """
+    if deviation == 0:
+        return images
+    noise = generator.standard_normal(images.shape, np.float32)
+    return torch.from_numpy(images.numpy() + np.float32(deviation) * noise)

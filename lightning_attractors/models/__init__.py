@@ -1,7 +1,7 @@
 """One LightningModule per family of models."""
 
 from lightning_attractors.models.attractor import AttractorClassifier
-from lightning_attractors.models.backbones import ConvBackbone, ResNet18Features
+from lightning_attractors.models.backbones import ConvBackbone, ResNet18Features, count_nodes
 from lightning_attractors.models.backprop_cnn import BackpropCNN
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, Classifier, OptimizationSettings
 from lightning_attractors.models.cvfr import CVFR
@@ -9,6 +9,7 @@ from lightning_attractors.models.interval_training import IntervalTraining
 from lightning_attractors.models.krotov_hopfield import KrotovHopfield
 from lightning_attractors.models.nmode import NMODE
 from lightning_attractors.models.nonexpansive import NonexpansiveNet
+from lightning_attractors.models.nonexpansive_stages import NonexpansiveStages
 from lightning_attractors.models.sa_node import SANODE
 from lightning_attractors.models.trades import TRADES
 from lightning_attractors.optim import GroupedOptimizer, OneCycle
@@ -27,7 +28,9 @@ __all__ = [
     "IntervalTraining",
     "KrotovHopfield",
     "NonexpansiveNet",
+    "NonexpansiveStages",
     "OneCycle",
     "OptimizationSettings",
     "ResNet18Features",
+    "count_nodes",
 ]

@@ -27,7 +27,9 @@ from lightning_attractors.dynamics.planted import DampedNoise, has_fused_step, i
 from lightning_attractors.errors import SettingError, require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import AccuracySpread, Overlap, TrajectoryError
-from lightning_attractors.models.base import Classifier, OptimizationSettings
+from lightning_attractors.models.backbones import count_features
+from lightning_attractors.models.base import OptimizationSettings
+from lightning_attractors.models.behind_backbone import BackboneClassifier
 from lightning_attractors.models.memory import require_memory
 
 _CONFIDENCE_AT_ATTRACTOR = 0.99
@@ -43,14 +45,15 @@ class NoiseStream(IntEnum):
     FORWARD = 4
 
 
-class AttractorClassifier(Classifier):
-    """A classifier whose images are initial states and whose classes are attractors.
+class AttractorClassifier(BackboneClassifier):
+    """A classifier whose images, or features of them, are initial states and whose classes are attractors.
 
     A family supplies its vector field, :meth:`field`, and may add noise to it, :meth:`noise`.
 
     Args:
-        attractors: one pattern per class, shape (K, N).
-        image_shape: shape (C, H, W) of the images, with N pixels in all.
+        attractors: one pattern per class, shape (K, N); what follows decides on N, as
+            :func:`~lightning_attractors.models.count_nodes` says.
+        image_shape: shape (C, H, W) of the images.
         dt: step length Δt, above 0.
         steps: integration steps while training, at least 1.
         eval_steps: integration steps otherwise; by default ``steps``.
@@ -58,12 +61,22 @@ class AttractorClassifier(Classifier):
         closeness: metrics of the family, by name, that compare final states (B, N) with attractors (B, N).
         bound: states are clamped to [−bound, bound] after every step, if given.
         num_realisations: realisations of the noise that an evaluation averages over.
+        backbone: gives features, of any shape, of a batch of images; flattens them by default.
+        nodes: number of nodes N, if a linear map is to lead to them; by default each feature is a node.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
+
+    Attributes:
+        backbone: the backbone.
+        embedding: the linear map from features to nodes, or None.
+
+    Raises:
+        SettingError: if a setting lies outside its range, or backbone, nodes and attractors do not fit.
     """
 
     monitor = "val/accuracy"
     divergence_hint = "lower the learning rate (model.optimizer, model.optimizers) or model.dt"
     attractors: Tensor
+    embedding: nn.Linear | None
     val_metrics: AttractorMetrics
     test_metrics: AttractorMetrics
 
@@ -78,6 +91,8 @@ class AttractorClassifier(Classifier):
         closeness: dict[str, Metric],
         bound: float | None = None,
         num_realisations: int = 1,
+        backbone: nn.Module | None = None,
+        nodes: int | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
         super().__init__(num_classes=len(attractors), **optimization)
@@ -89,6 +104,13 @@ class AttractorClassifier(Classifier):
         require(integrator in STEPS, "integrator", integrator, f"must be one of {sorted(STEPS)}")
         self.register_buffer("attractors", attractors)
         self.image_shape = tuple(image_shape)
+        self.backbone = nn.Flatten() if backbone is None else backbone
+        self.num_features = count_features(self.backbone, image_shape)
+        self.embedding = None if nodes is None else nn.Linear(self.num_features, nodes)
+        needed, given = self.num_features if nodes is None else nodes, attractors.shape[1]
+        require(
+            given == needed, "attractors", f"{given} nodes", f"must have {needed}, as initial states have"
+        )
         self.dt = dt
         self.steps = steps
         self.eval_steps = eval_steps or steps
@@ -160,20 +182,20 @@ class AttractorClassifier(Classifier):
         return self.attractors
 
     def initial_state(self, images: Tensor) -> Tensor:
-        """Flatten images (B, C, H, W) to states (B, N).
+        """States x(0), shape (B, N): images (B, C, H, W), or their features, embedded where there is a map.
 
         Raises:
-            SettingError: if the images do not have N pixels.
+            SettingError: if the images do not give as many features as those of ``image_shape``.
         """
-        state = images.flatten(1)
-        nodes = self.attractors.shape[1]
+        features = self.backbone(images).flatten(1)
         require(
-            state.shape[1] == nodes,
+            features.shape[1] == self.num_features,
             "image_shape",
             tuple(images.shape[1:]),
-            f"this model has {nodes} nodes, for images of shape {self.image_shape}",
+            f"this model takes {self.num_features} features, those of images of shape {self.image_shape}",
         )
-        return state
+        state = features if self.embedding is None else self.embedding(features)
+        return state.to(images.dtype)  # what autocast has shortened
 
     def logits_of(self, states: Tensor) -> Tensor:
         """Overlaps of states (B, N) with the attractors, scaled to logits (B, K).
@@ -195,7 +217,9 @@ class AttractorClassifier(Classifier):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = self.training_batch(batch, batch_idx)
         if batch_idx == 0:  # every state is kept, for the gradient
-            require_memory("steps", self.steps, self.steps * images.numel(), images.device)
+            require_memory(
+                "steps", self.steps, self.steps * len(images) * self.attractors.shape[1], images.device
+            )
         noise = self.noise(NoiseStream.TRAIN, self.global_step, batch_idx)
         loss = _squared_distance(self._final_state(images, noise), self.attractors[labels])
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)

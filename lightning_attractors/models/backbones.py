@@ -1,7 +1,8 @@
-"""Backbones for NMODE: anything that turns images into features serves; these two have a config."""
+"""Backbones: anything that turns images into features serves; these two have a config."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.evaluation_mode import evaluating
+from lightning_attractors.models.memory import require_memory
 from lightning_attractors.reading import UNREADABLE
 
 
@@ -130,4 +132,25 @@ def count_features(backbone: nn.Module, image_shape: tuple[int, int, int]) -> in
     require(fits, "model.backbone", name, "must give one tensor of shape (B, …) for B images")
     count = features.flatten(1).shape[1]
     require(count >= 1, "model.backbone", name, f"leaves no features of images of shape {shape}")
+    return count
+
+
+def count_nodes(
+    image_shape: tuple[int, int, int], backbone: nn.Module | None = None, nodes: int | None = None
+) -> int:
+    """Number of nodes N of an attractor model: ``nodes``, or else one per feature, or per pixel.
+
+    Args:
+        image_shape: shape (C, H, W) of the images.
+        backbone: what stands before the model, if anything.
+        nodes: how many nodes a linear map leads to, if there is one.
+
+    Raises:
+        SettingError: if ``nodes`` is below 1, N nodes that are all coupled do not fit into memory, or the
+            backbone does not accept such images.
+    """
+    require(nodes is None or nodes >= 1, "nodes", nodes, "must be null or at least 1")
+    count = math.prod(image_shape) if backbone is None else count_features(backbone, image_shape)
+    count = count if nodes is None else nodes
+    require_memory("nodes", count, count**2)
     return count

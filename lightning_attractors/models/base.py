@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_attractors.contracts import awaits_length, phases_of, watched_metric
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.measured import MeasuredModule
+from lightning_attractors.models.nonexpansive_stages import NonexpansiveStages
 from lightning_attractors.optim import OptimizerCallable, build_optimizer, build_schedule, try_schedule
 
 
@@ -93,8 +94,12 @@ class Classifier(MeasuredModule):
     def constrain_(self) -> None:
         """Bring parameters back to where they may be, in place; called after every step of the optimiser.
 
-        A family that does so at intervals has its own hook, such as SANODE's ``keep_stable_``.
+        Here those of :class:`~lightning_attractors.models.NonexpansiveStages`, wherever they are in the
+        model. A family that does so at intervals has its own hook, such as SANODE's ``keep_stable_``.
         """
+        for part in self.modules():
+            if isinstance(part, NonexpansiveStages):
+                part.constrain_()
 
     def _training_length(self) -> int:
         """The number of times that the scheduler will step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_attractors.dynamics.integrate import IntegratorName
 from lightning_attractors.dynamics.planted import (
@@ -23,7 +23,8 @@ from lightning_attractors.errors import require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import DistanceAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier, NoiseStream
-from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, OptimizationSettings
+from lightning_attractors.models.backbones import count_nodes
+from lightning_attractors.models.base import OptimizationSettings
 from lightning_attractors.models.pattern_digits import Patterns
 from lightning_attractors.models.planting import coupling_scale, plant
 from lightning_attractors.random import keyed_generator
@@ -32,10 +33,11 @@ from lightning_attractors.random import keyed_generator
 class CVFR(AttractorClassifier):
     r"""ẋ = −x + β A f(x) + σ d(x) η(t), with one planted attractor per class (Chicchi et al., 2024).
 
-    x are synaptic currents and f(x) firing rates; the image is the initial state. A has ψ⁽ᵏ⁾ = f(x̄⁽ᵏ⁾) as
-    eigenvectors with eigenvalue λ, and every x̄ᵢ solves x = βλ f(x), β = 1/√N, so x̄⁽ᵏ⁾ is an equilibrium
-    exactly. For the Hill gain f(x) = x²/(c + x²) these values are 0 and x± = (βλ ± √(β²λ² − 4c))/2. Stability
-    is not imposed; training brings it about and ``StabilityCertificate`` checks it.
+    x are synaptic currents and f(x) firing rates; the image, or what a backbone makes of it, is the initial
+    state. A has ψ⁽ᵏ⁾ = f(x̄⁽ᵏ⁾) as eigenvectors with eigenvalue λ, and every x̄ᵢ solves x = βλ f(x), β = 1/√N,
+    so x̄⁽ᵏ⁾ is an equilibrium exactly. For the Hill gain f(x) = x²/(c + x²) these values are 0 and
+    x± = (βλ ± √(β²λ² − 4c))/2. Stability is not imposed; training brings it about and
+    ``StabilityCertificate`` checks it.
 
     With σ > 0 the equation is a stochastic one, integrated by Euler–Maruyama. The noise is
     :class:`~lightning_attractors.dynamics.DampedNoise`, silent at the attractors, in the form that
@@ -46,15 +48,16 @@ class CVFR(AttractorClassifier):
 
     Args:
         num_classes: number of classes K.
-        image_shape: shape (C, H, W) of the images; N = C·H·W nodes.
+        image_shape: shape (C, H, W) of the images.
         coupling: ``spectral`` (A = Ψ Λ Ψ⁻¹, as published) or ``projected`` (A = λP + M (I − P), no solve).
         eigenvalue: planted eigenvalue λ > 0, or one λ_k per class; by default 8√N/7, so that βλ = 8/7.
         c: constant of the Hill gain, above 0 and below (βλ)²/4.
         gain: another gain f in its place; ``c`` is then without meaning.
-        patterns: ``random`` (half of the pixels at the largest fixed point, half at 0), ``blocks`` (one block
-            of pixels at it), or patterns of your own: one image file per class, black to white for the
-            ascending fixed points (0, x₋, x₊), or a tensor (K, N) of their places 0, 1, 2.
-        block: pixels of each class's block, for ``blocks``; by default as many as fit.
+        patterns: ``random`` (half of the nodes at the largest fixed point, half at 0), ``blocks`` (one block
+            of nodes at it), or patterns of your own: one image file per class, black to white for the
+            ascending fixed points (0, x₋, x₊), where nodes are pixels, or a tensor (K, N) of their places
+            0, 1, 2.
+        block: nodes of each class's block, for ``blocks``; by default as many as fit.
         sigma: amplitude σ of the noise, at least 0.
         damping: form of d: ``saturating``, near 1 away from all attractors however many they are, or
             ``published``, which falls exponentially with their number inside their hull.
@@ -68,6 +71,9 @@ class CVFR(AttractorClassifier):
         steps: integration steps while training, at least 1.
         eval_steps: integration steps otherwise; by default ``steps``.
         integrator: ``euler`` (as published) or, without noise, ``heun`` or ``rk4``.
+        backbone: gives features, of any shape, of a batch of images; by default they are the C·H·W pixels.
+        nodes: number of nodes N; a linear map, ``embedding``, leads to them from the features. By default
+            each feature is a node.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Raises:
@@ -104,6 +110,8 @@ class CVFR(AttractorClassifier):
         steps: int = 40,
         eval_steps: int | None = None,
         integrator: IntegratorName = "euler",
+        backbone: nn.Module | None = None,
+        nodes: int | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
         require(0 <= sigma < math.inf, "sigma", sigma, "must be finite and at least 0")
@@ -125,7 +133,11 @@ class CVFR(AttractorClassifier):
             "must be above 0, at most 0.5",
         )
         gain = HillGain(c) if gain is None else gain
-        attractors, rates, eigenvalues = plant(gain, eigenvalue, patterns, num_classes, image_shape, block)
+        num_nodes = count_nodes(image_shape, backbone, nodes)
+        picture_shape = image_shape if backbone is None and nodes is None else None
+        attractors, rates, eigenvalues = plant(
+            gain, eigenvalue, patterns, num_classes, num_nodes, picture_shape, block
+        )
         closest = float(torch.nn.functional.pdist(attractors).min())
         super().__init__(
             attractors=attractors.float(),
@@ -137,12 +149,15 @@ class CVFR(AttractorClassifier):
             closeness={"distance_accuracy": DistanceAccuracy(distance_threshold * closest)},
             bound=None,
             num_realisations=n_realisations if sigma > 0 and eval_noise else 1,
+            backbone=backbone,
+            nodes=nodes,
             **optimization,
         )
-        objects = ["gain"] + (["patterns"] if isinstance(patterns, Tensor) else [])
-        self.save_hyperparameters(ignore=[*OPTIMIZATION_SETTINGS, *objects])
+        self.save_settings(
+            "backbone", ignore=("gain", "patterns") if isinstance(patterns, Tensor) else ("gain",)
+        )
         self.gain = gain
-        self.beta = coupling_scale(math.prod(image_shape))
+        self.beta = coupling_scale(num_nodes)
         self.sigma = sigma
         self.damping: DampingName = damping
         self.noise_scale = damping_scale(self.attractors)

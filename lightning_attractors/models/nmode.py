@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import warnings
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -34,7 +32,8 @@ from lightning_attractors.errors import SettingError, require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.linalg import matrix_norm
 from lightning_attractors.models.backbones import count_features
-from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, OptimizationSettings
+from lightning_attractors.models.base import OptimizationSettings
+from lightning_attractors.models.behind_backbone import BackboneClassifier
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
 from lightning_attractors.models.evaluation_mode import evaluating
 from lightning_attractors.models.interval_training import IntervalTraining, is_certified, worst_case_loss
@@ -44,12 +43,11 @@ from lightning_attractors.random import keyed_generator
 
 # What beside ``forward`` a certificate takes for this class's own.
 _COMPUTES_BY = frozenset(["backbone", "layer", "head", "features", "_require_faithful"])
-_OBJECTS = ("backbone", "trades", "intervals")
 # Streams of random numbers.
 _TRAIN, _VALIDATION = 0, 1
 
 
-class NMODE(CrossEntropyClassifier):
+class NMODE(BackboneClassifier, CrossEntropyClassifier):
     """Backbone → ẏ = −λy + sin²(y + W x + b) from y(0) = 0 to t̄ → linear head (Luo, He and Yi, 2024).
 
     With ``clip``, ``gain_penalty`` or weight decay (a setting of the optimiser) it is nmODE+. Whatever is
@@ -109,7 +107,7 @@ class NMODE(CrossEntropyClassifier):
         super().__init__(num_classes, **optimization)
         _check(width, decay, time, clip, gain_penalty)
         require(0 <= label_smoothing <= 1, "label_smoothing", label_smoothing, "must be from 0 to 1")
-        self._save_settings()
+        self.save_settings("backbone", "trades", "intervals")
         self.backbone = nn.Flatten() if backbone is None else backbone
         features = count_features(self.backbone, image_shape)
         require_memory("width", width, width * (features + num_classes))
@@ -131,19 +129,6 @@ class NMODE(CrossEntropyClassifier):
             self.val_metrics["certified_accuracy"] = MeanMetric()
             self.test_metrics["certified_accuracy"] = MeanMetric()
         self.constrain_()
-
-    def _save_settings(self) -> None:
-        """Keep the settings for checkpoints: of objects, only what the command line can rebuild them from."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`")
-            self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
-        for name in _OBJECTS:
-            if not isinstance(self.hparams[name], dict | None):
-                del self.hparams[name]
-        backbone = copy.deepcopy(self.hparams.get("backbone"))
-        if backbone and "weights" in backbone.get("init_args", {}):
-            backbone["init_args"]["weights"] = None  # a checkpoint has its own
-            self.save_hyperparameters({"backbone": backbone})
 
     @property
     def features(self) -> nn.Sequential:
@@ -297,17 +282,6 @@ class NMODE(CrossEntropyClassifier):
             return self.layer
         raise SettingError("width", 0, "must be above 0: there is no nmODE layer")
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["backbone_class"] = type(self.backbone).__name__
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        ours = type(self.backbone).__name__
-        theirs = checkpoint.get("backbone_class", ours)
-        # Without parameters the wrong backbone would fit the weights just as well.
-        require(ours == theirs, "backbone", ours, f"must be the checkpoint's own, {theirs}")
-
     def on_train_start(self) -> None:
         if isinstance(self.layer, NMODELayer):
             rank_zero_info(f"nmODE: {self.layer.integration}")
@@ -319,7 +293,8 @@ class NMODE(CrossEntropyClassifier):
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Bring every entry of W into [−clip, clip], in place."""
+        """Bring every entry of W into [−clip, clip], in place, and the backbone to where it may be."""
+        super().constrain_()
         if self.clip is not None:
             self._neurons().linear.weight.clamp_(-self.clip, self.clip)
 

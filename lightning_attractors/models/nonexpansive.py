@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
@@ -25,21 +23,13 @@ from lightning_attractors.certificates import (
     summing_products,
 )
 from lightning_attractors.dynamics.integrate import IntegratorName
-from lightning_attractors.dynamics.nonexpansive import (
-    ControlledLinear,
-    ConvolutionOperator,
-    DenseOperator,
-    GradientFlow,
-    Monotone,
-    Operator,
-    ScaledAvgPool,
-)
+from lightning_attractors.dynamics.nonexpansive import ControlledLinear, DenseOperator
 from lightning_attractors.errors import require
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.linalg import Padding
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, OptimizationSettings
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
-from lightning_attractors.models.memory import require_memory
+from lightning_attractors.models.nonexpansive_stages import NonexpansiveStages
 
 LossName = Literal["cross_entropy", "hinge"]
 # What beside ``forward`` a certificate takes for this class's own.
@@ -86,7 +76,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Attributes:
-        layers: everything before the head.
+        layers: everything before the head, :class:`~lightning_attractors.models.NonexpansiveStages`.
         head: the head.
 
     Raises:
@@ -129,23 +119,27 @@ class NonexpansiveNet(CrossEntropyClassifier):
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
         super().__init__(num_classes, **optimization)
-        three = len(image_shape) == 3 and min(image_shape) >= 1
-        require(three, "image_shape", image_shape, "must be (C, H, W), each at least 1")
-        _check_shape(widths, depths, strides, dense_depth, dense_width)
-        _check_training(max_substeps, loss, temperature, margin, radius)
+        _check_training(loss, temperature, margin, radius)
         self._save_settings()
-        self.span, self.method, self.max_substeps = span, method, max_substeps
-        self.activation, self.constrained = Monotone(activation, lipschitz), constrained
         self.loss_name, self.temperature, self.margin, self.radius = loss, temperature, margin, radius
-        layers, (channels, *sides) = self._stages(image_shape, widths, depths, strides, kernel_size, padding)
-        require(pool >= 1 and not any(side % pool for side in sides), "pool", pool, _divides(sides))
-        layers["pool"], layers["flatten"] = ScaledAvgPool(pool), nn.Flatten()
-        features = channels * math.prod(side // pool for side in sides)
-        require_memory("dense_width", dense_width, dense_depth * dense_width * features)
-        for block in range(dense_depth):
-            layers[f"dense_block{block}"] = self._block(DenseOperator(features, dense_width))
-        self.layers = nn.Sequential(layers)
-        self.head = self._linear(DenseOperator(features, num_classes))
+        self.layers = NonexpansiveStages(
+            image_shape,
+            widths,
+            depths,
+            strides,
+            kernel_size,
+            padding,
+            pool,
+            dense_depth,
+            dense_width,
+            span,
+            activation,
+            lipschitz,
+            method,
+            max_substeps,
+            constrained=constrained,
+        )
+        self.head = ControlledLinear(DenseOperator(self.layers.num_features, num_classes), constrained)
         self.val_metrics["certified_accuracy"] = MeanMetric()
         self.test_metrics["certified_accuracy"] = MeanMetric()
         if constrained:
@@ -158,47 +152,6 @@ class NonexpansiveNet(CrossEntropyClassifier):
             self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
         if isinstance(self.hparams["activation"], nn.Module):
             del self.hparams["activation"]
-
-    def _stages(
-        self,
-        image_shape: Sequence[int],
-        widths: Sequence[int],
-        depths: Sequence[int],
-        strides: Sequence[int],
-        kernel_size: int,
-        padding: Padding,
-    ) -> tuple[OrderedDict[str, nn.Module], tuple[int, ...]]:
-        """The layers of all stages by name, and the shape of what the last one gives of an image."""
-        channels, *sides = image_shape
-        layers = OrderedDict[str, nn.Module]()
-        for number, (width, depth, stride) in enumerate(zip(widths, depths, strides, strict=True)):
-            require(not any(side % stride for side in sides), "strides", list(strides), _divides(sides))
-            sides = [side // stride for side in sides]
-            size = (sides[0], sides[1])
-            numbers = width * (channels * stride**2 + depth * width * kernel_size**2)
-            require_memory("widths", list(widths), numbers)
-            layers[f"fold{number}"] = nn.PixelUnshuffle(stride)
-            lift = ConvolutionOperator(channels * stride**2, width, 1, size, padding)
-            layers[f"lift{number}"] = self._linear(lift)
-            for block in range(depth):
-                operator = ConvolutionOperator(width, width, kernel_size, size, padding)
-                layers[f"stage{number}_block{block}"] = self._block(operator)
-            channels = width
-        return layers, (channels, *sides)
-
-    def _linear(self, operator: Operator) -> ControlledLinear:
-        return ControlledLinear(operator, controlled=self.constrained)
-
-    def _block(self, operator: Operator) -> GradientFlow:
-        substeps = None if self.constrained else 1
-        block = GradientFlow(operator, self.span, self.activation, self.method, substeps)
-        if self.constrained:
-            # An orthogonal A, whose norm is 1 but for rounding, would take two half steps where one is due.
-            # After the first A x is 0 but for rounding: the slope of ReLU there would be anyone's choice.
-            most = 1.0 if self.max_substeps is None else min(1.0, block.radius(self.max_substeps))
-            if operator.norm_bound() > most:
-                operator.retract_(most)
-        return block
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W) in [0, 1], differentiable in the images."""
@@ -271,36 +224,12 @@ class NonexpansiveNet(CrossEntropyClassifier):
     @torch.no_grad()
     def constrain_(self) -> None:
         """Bring every operator nearer to an isometry, and its norm to the largest that it may have."""
-        if not self.constrained:
-            return
-        for layer in [*self.layers, self.head]:
-            if isinstance(layer, ControlledLinear):
-                layer.operator.retract_(1.0)
-            elif isinstance(layer, GradientFlow) and self.max_substeps is not None:
-                layer.operator.retract_(layer.radius(self.max_substeps))
+        super().constrain_()
+        if self.head.controlled:
+            self.head.operator.retract_(1.0)
 
 
 remember(NonexpansiveNet, _COMPUTES_BY)
-
-
-def _divides(sides: Sequence[int]) -> str:
-    return f"must divide the sides of the images, which come to {sides[0]} × {sides[1]}"
-
-
-def _check_shape(
-    widths: Sequence[int], depths: Sequence[int], strides: Sequence[int], dense_depth: int, dense_width: int
-) -> None:
-    """Check the numbers of stages and layers.
-
-    Raises:
-        SettingError: if a setting lies outside its range.
-    """
-    require(len(widths) >= 1 and min(widths) >= 1, "widths", widths, "must be numbers of at least 1, and one")
-    for name, values, least in (("depths", depths, 0), ("strides", strides, 1)):
-        fits = len(values) == len(widths) and min(values) >= least
-        require(fits, name, values, f"must be {len(widths)} numbers, as widths, each at least {least}")
-    require(dense_depth >= 0, "dense_depth", dense_depth, "must be at least 0")
-    require(dense_width >= 1, "dense_width", dense_width, "must be at least 1")
 
 
 def _check_temperature(temperature: float) -> None:
@@ -313,16 +242,12 @@ def _check_temperature(temperature: float) -> None:
     require(fits, "temperature", temperature, "must be from 1e-6 to 1e6")
 
 
-def _check_training(
-    max_substeps: int | None, loss: str, temperature: float, margin: float, radius: float
-) -> None:
+def _check_training(loss: str, temperature: float, margin: float, radius: float) -> None:
     """Check what concerns training.
 
     Raises:
         SettingError: if a setting lies outside its range.
     """
-    valid = "must be null or at least 1"
-    require(max_substeps is None or max_substeps >= 1, "max_substeps", max_substeps, valid)
     require(loss in ("cross_entropy", "hinge"), "loss", loss, "must be cross_entropy or hinge")
     _check_temperature(temperature)
     enough = 0 <= margin < math.inf and (margin > 0 or loss != "hinge")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,21 +20,23 @@ Patterns = Literal["random", "blocks"] | list[str] | Tensor
 def pattern_digits(
     patterns: Patterns,
     num_classes: int,
-    image_shape: tuple[int, int, int],
+    num_nodes: int,
+    picture_shape: tuple[int, int, int] | None,
     alphabet_size: int,
     zero: int,
     block: int | None,
 ) -> Tensor:
-    """The patterns of all classes, each pixel a digit: the place of its value in the ascending alphabet.
+    """The patterns of all classes, each node a digit: the place of its value in the ascending alphabet.
 
     Args:
         patterns: ``random`` or ``blocks`` of the largest value in a sea of 0; or one image file per class,
             whose gray levels are the digits, evenly spread from black to white; or the digits of K patterns.
         num_classes: number of classes K.
-        image_shape: (C, H, W), N pixels in all.
+        num_nodes: number of nodes N.
+        picture_shape: (C, H, W) of the images whose pixels the nodes are; None where they are no pixels.
         alphabet_size: number of values, at least 2.
         zero: the digit of the value 0.
-        block: pixels per block, for ``blocks``.
+        block: nodes per block, for ``blocks``.
 
     Returns:
         Digits of shape (K, N), int64, from 0 to ``alphabet_size − 1``.
@@ -43,7 +44,7 @@ def pattern_digits(
     Raises:
         SettingError: if the patterns have the wrong size or number, lie outside the alphabet or coincide.
     """
-    num_nodes, top = math.prod(image_shape), alphabet_size - 1
+    top = alphabet_size - 1
     has_blocks = isinstance(patterns, str) and patterns == "blocks"
     require(block is None or has_blocks, "block", block, "must be left out, but for patterns=blocks")
     if isinstance(patterns, str):
@@ -53,24 +54,34 @@ def pattern_digits(
         else:
             digits = block_patterns(num_classes, num_nodes, zero, top, block)
     else:
-        digits = _given_digits(patterns, num_classes, image_shape, top)
+        digits = _given_digits(patterns, num_classes, num_nodes, picture_shape, top)
     digits = digits.long()
     _require_distinct(digits, zero)
     return digits
 
 
 def _given_digits(
-    patterns: list[str] | Tensor, num_classes: int, image_shape: tuple[int, int, int], top: int
+    patterns: list[str] | Tensor,
+    num_classes: int,
+    num_nodes: int,
+    picture_shape: tuple[int, int, int] | None,
+    top: int,
 ) -> Tensor:
-    given, num_nodes = len(patterns), math.prod(image_shape)
+    given = len(patterns)
     require(given == num_classes, "patterns", f"{given} patterns", f"must be {num_classes}, one per class")
-    digits = patterns if isinstance(patterns, Tensor) else _read_images(patterns, image_shape, top)
+    if isinstance(patterns, Tensor):
+        digits = patterns
+    elif picture_shape is None:
+        valid = "must be random, blocks or a tensor: behind a backbone or an embedding nodes are no pixels"
+        raise SettingError("patterns", f"{given} files", valid)
+    else:
+        digits = _read_images(patterns, picture_shape, top)
     digits = digits.reshape(num_classes, -1)
     require(
         digits.shape[1] == num_nodes,
         "patterns",
-        f"{digits.shape[1]} pixels",
-        f"must have {num_nodes}, as images of shape {tuple(image_shape)} have",
+        f"{digits.shape[1]} nodes",
+        f"must have {num_nodes}, as the model has",
     )
     outside = (digits != digits.round()) | (digits < 0) | (digits > top)
     require(

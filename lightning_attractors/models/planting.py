@@ -34,17 +34,18 @@ def plant(
     eigenvalue: float | list[float] | None,
     patterns: Patterns,
     num_classes: int,
-    image_shape: tuple[int, int, int],
+    num_nodes: int,
+    picture_shape: tuple[int, int, int] | None,
     block: int | None,
 ) -> Planted:
-    """Attractors whose pixels are fixed points x = βλ f(x) of a node, in the given patterns.
+    """Attractors whose entries are fixed points x = βλ f(x) of a node, in the given patterns.
 
-    The arguments are those of :class:`~lightning_attractors.models.CVFR`.
+    The arguments are those of :class:`~lightning_attractors.models.CVFR`, with the number of nodes and, where
+    these are the pixels of images, the shape (C, H, W) of these.
 
     Raises:
         SettingError: if one of them lies outside its range.
     """
-    num_nodes = math.prod(image_shape)
     valid = f"must be from 2 to the number of nodes, {num_nodes}"
     require(2 <= num_classes <= num_nodes, "num_classes", num_classes, valid)
     check_gain(gain)
@@ -52,7 +53,7 @@ def plant(
     eigenvalues = _eigenvalues(eigenvalue, num_classes, beta)
     alphabets = _alphabets(gain, eigenvalues, beta)
     zero = int((alphabets[0] == 0).nonzero())
-    digits = pattern_digits(patterns, num_classes, image_shape, alphabets.shape[1], zero, block)
+    digits = pattern_digits(patterns, num_classes, num_nodes, picture_shape, alphabets.shape[1], zero, block)
     attractors = alphabets.gather(1, digits)
     rates = gain(attractors)
     rank = int(torch.linalg.matrix_rank(rates))

@@ -14,7 +14,8 @@ from lightning_attractors.errors import require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import AttractorAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier
-from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, OptimizationSettings
+from lightning_attractors.models.backbones import count_nodes
+from lightning_attractors.models.base import OptimizationSettings
 
 # Share of the stability bound that trained eigenvalues may use; the rest is the slowest decay rate.
 _BOUND_SHARE = 0.99
@@ -25,7 +26,8 @@ _CLIP = 10.0
 class SANODE(AttractorClassifier):
     r"""ẋ = 4γ x (a² − x²) + β A x, with one planted attractor in {±a}^N per class (Marino et al., 2024).
 
-    The image is the initial state; the class is the attractor that the state is carried to. A has the
+    The image, or what a backbone makes of it, is the initial state; the class is the attractor that the state
+    is carried to. A has the
     attractors in its kernel, so they are equilibria exactly. The flow is stable there while the real part of
     every eigenvalue λ of A stays below 8a²|γ|/β, β = 1/√N, and the Euler map while |1 + Δt(βλ − 8a²|γ|)| < 1,
     which implies the former and is sufficient for Runge-Kutta too. Training enforces it: after every step
@@ -33,7 +35,7 @@ class SANODE(AttractorClassifier):
 
     Args:
         num_classes: number of classes K.
-        image_shape: shape (C, H, W) of the images; N = C·H·W nodes.
+        image_shape: shape (C, H, W) of the images.
         coupling: ``spectral`` (A = Φ Λ Φ⁻¹, as published) or ``projected`` (A = M (I − P), no solve).
         a: position of the wells, above 0.
         gamma: initial strength γ of the wells, above 0; trained, used as |γ|.
@@ -41,7 +43,10 @@ class SANODE(AttractorClassifier):
         steps: integration steps while training, at least 1.
         eval_steps: integration steps otherwise; by default ``steps``.
         integrator: ``euler`` (as published), ``heun`` or ``rk4``.
-        block: pixels of each class's block in its attractor; by default as many as fit.
+        block: nodes of each class's block in its attractor; by default as many as fit.
+        backbone: gives features, of any shape, of a batch of images; by default they are the C·H·W pixels.
+        nodes: number of nodes N; a linear map, ``embedding``, leads to them from the features. By default
+            each feature is a node.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Raises:
@@ -67,11 +72,13 @@ class SANODE(AttractorClassifier):
         eval_steps: int | None = None,
         integrator: IntegratorName = "euler",
         block: int | None = None,
+        backbone: nn.Module | None = None,
+        nodes: int | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
         require_sensible("a", a)
         require_sensible("gamma", gamma)
-        num_nodes = math.prod(image_shape)
+        num_nodes = count_nodes(image_shape, backbone, nodes)
         super().__init__(
             attractors=block_patterns(num_classes, num_nodes, low=-a, high=a, block=block),
             image_shape=image_shape,
@@ -84,10 +91,11 @@ class SANODE(AttractorClassifier):
                 "perfect": AttractorAccuracy(threshold=1.0),
             },
             bound=_CLIP * a,
-            num_realisations=1,
+            backbone=backbone,
+            nodes=nodes,
             **optimization,
         )
-        self.save_hyperparameters(ignore=OPTIMIZATION_SETTINGS)
+        self.save_settings("backbone")
         self.a = a
         self.beta = 1 / math.sqrt(num_nodes)
         self.gamma = nn.Parameter(torch.tensor(float(gamma)))
@@ -126,7 +134,7 @@ class SANODE(AttractorClassifier):
 
     @torch.no_grad()
     def invert(self, final: Tensor, time: float, dt: float = 1e-3) -> Tensor:
-        """Integrate the flow backwards in time, from states at ``time`` to the images they came from.
+        """Integrate the flow backwards in time, from states at ``time`` to the initial ones they came from.
 
         Runge-Kutta of fourth order on ẋ = −F(x). The attractors repel in reversed time, so errors of the
         state grow exponentially with time: use float64 (``model.double()``) and short times (3.2 for MNIST

@@ -26,6 +26,7 @@ from lightning_attractors.robustness.corruptions import (
 from lightning_attractors.robustness.curves import CorruptionCurve, corruption_curve
 from lightning_attractors.robustness.drawings import draw
 from lightning_attractors.robustness.files import write_report, write_result
+from lightning_attractors.robustness.kept_votes import KeptVotes
 from lightning_attractors.robustness.logistic import (
     LogisticFit,
     difference_interval,
@@ -33,14 +34,7 @@ from lightning_attractors.robustness.logistic import (
     relative_accuracy,
 )
 from lightning_attractors.robustness.masking import MaskingCheck, check_masking, clearly_more
-from lightning_attractors.robustness.measure import (
-    Certificate,
-    MeasureSettings,
-    Share,
-    measure,
-    refuse_name_of_certificate,
-    rehearse,
-)
+from lightning_attractors.robustness.measure import measure, refuse_names_of_certificates, rehearse
 from lightning_attractors.robustness.randomness import unchanged_random_numbers
 from lightning_attractors.robustness.report import (
     AttackReport,
@@ -50,14 +44,25 @@ from lightning_attractors.robustness.report import (
     Result,
     result_line,
     scalars,
-    versions,
+)
+from lightning_attractors.robustness.settings import Certificate, MeasureSettings, Share
+from lightning_attractors.robustness.smoothed import SMOOTHED, SmoothedReport
+from lightning_attractors.robustness.smoothing import (
+    SmoothedRadii,
+    Smoothing,
+    Vote,
+    VoteMemory,
+    lower_bound,
+    smoothed_radii,
 )
 from lightning_attractors.robustness.spectral import SpectralProbe, robust_fraction
+from lightning_attractors.robustness.summaries import versions
 
 __all__ = [
     "CORRUPTIONS",
     "FGSM",
     "PGD",
+    "SMOOTHED",
     "AdversarialRadii",
     "AttackReport",
     "BrokenCertificateError",
@@ -67,6 +72,7 @@ __all__ = [
     "Corruption",
     "CorruptionCurve",
     "GradientAttack",
+    "KeptVotes",
     "LogisticFit",
     "Logits",
     "MaskingCheck",
@@ -74,8 +80,13 @@ __all__ = [
     "Report",
     "Result",
     "Share",
+    "SmoothedRadii",
+    "SmoothedReport",
+    "Smoothing",
     "SpectralProbe",
     "Strength",
+    "Vote",
+    "VoteMemory",
     "add_uniform",
     "brightness",
     "check_masking",
@@ -87,10 +98,11 @@ __all__ = [
     "fit_logistic",
     "gaussian_blur",
     "gaussian_noise",
+    "lower_bound",
     "make_attacks",
     "measure",
     "pgd_radii",
-    "refuse_name_of_certificate",
+    "refuse_names_of_certificates",
     "register_attack",
     "rehearse",
     "relative_accuracy",
@@ -99,6 +111,7 @@ __all__ = [
     "result_line",
     "robust_fraction",
     "scalars",
+    "smoothed_radii",
     "unchanged_random_numbers",
     "versions",
     "write_report",

@@ -12,15 +12,20 @@ from lightning_attractors.norms import NORMS, NormName
 from lightning_attractors.robustness.images import Example
 from lightning_attractors.robustness.logistic import LogisticFit
 from lightning_attractors.robustness.report import CERTIFICATE, AttackReport, CertificateReport, Curve
+from lightning_attractors.robustness.smoothed import SMOOTHED, SmoothedReport
 
 
-def draw(found: AttackReport | CertificateReport) -> dict[str, Figure]:
-    """The pictures of an attack, or of the certificate, by how their names go on after its own."""
+def draw(found: AttackReport | CertificateReport | SmoothedReport) -> dict[str, Figure]:
+    """The pictures of an attack, or of a certificate, by how their names go on after its own."""
     if isinstance(found, CertificateReport):
         counted = int(found.images.confident(found.confidence).sum())
         return {"": draw_certificate(found.curve, found.norm, found.confidence, counted)}
+    if isinstance(found, SmoothedReport):
+        return {"": draw_smoothed(found)}
     counted = int(found.counts.sum())
     curve = draw_curve(found.name, found.curve, found.fit, found.confidence, counted, found.norm)
+    if found.smoothed is not None and found.trial.arguments.get("norm") in ("l2", "L2"):
+        _plot_smoothed(curve.axes[0], found.smoothed, found.curve.strengths.abs().sort().values)
     return {"": curve, **({"_gallery": draw_gallery(found.examples)} if found.examples else {})}
 
 
@@ -57,6 +62,24 @@ def draw_certificate(found: Curve, norm: NormName, confidence: float, counted: i
     axis.set(ylim=(-0.02, 1.02))
     axis.legend(fontsize="small")
     return figure
+
+
+def draw_smoothed(found: SmoothedReport) -> Figure:
+    """The smoothed classifier's certified accuracy against the radius, and that of the classifier itself."""
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axis, radii = figure.subplots(), found.strengths
+    itself = found.itself(radii)
+    if itself is not None:
+        axis.plot(radii.numpy(), itself.numpy(), color="C2", label="certified of the classifier itself")
+    _plot_smoothed(axis, found, radii)
+    axis.set(title=SMOOTHED, xlabel="L2 radius ε", ylabel="certified accuracy", ylim=(-0.02, 1.02))
+    return figure
+
+
+def _plot_smoothed(axis: Any, found: SmoothedReport, radii: Tensor) -> None:
+    label = f"smoothed, σ = {found.settings.sigma:g}: holds with probability 1 − α per image"
+    axis.plot(radii.numpy(), found.accuracy(radii).numpy(), color="C4", linestyle="-.", label=label)
+    axis.legend(fontsize="small")
 
 
 def _plot_accuracies(

@@ -11,7 +11,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_attractors.robustness.drawings import draw
-from lightning_attractors.robustness.report import AttackReport, CertificateReport, Report, versions
+from lightning_attractors.robustness.report import AttackReport, CertificateReport, Report
+from lightning_attractors.robustness.smoothed import SmoothedReport
+from lightning_attractors.robustness.summaries import versions
 from lightning_attractors.writing import as_png, csv_table, write_atomically
 
 
@@ -20,26 +22,27 @@ def write_report(report: Report, folder: str | Path, about: Mapping[str, Any] | 
 
     Of every attack ``<attack>.csv`` (accuracies per strength), ``<attack>_radii.csv`` (one row per image),
     ``<attack>.json`` (R and all that it depends on), ``<attack>.png`` and ``<attack>_gallery.png``; of the
-    certificate ``certified.{csv,json,png}``.
+    certificate ``certified.{csv,json,png}``, and of the smoothed classifier ``smoothed.{csv,json,png}``.
 
     Args:
         report: of :func:`~lightning_attractors.robustness.measure`.
         folder: is made if it is not there.
         about: what else the summaries should say, of the classifier for instance.
     """
-    everything: list[AttackReport | CertificateReport] = [*report.attacks.values()]
-    for found in [*everything, report.certificate] if report.certificate else everything:
+    for found in [report.certificate, report.smoothed, *report.attacks.values()]:
+        if found is None:
+            continue
         summary = found.summary(report.settings, {**(about or {}), "versions": versions()})
         write_result(found, Path(folder), summary, draw(found))
 
 
 def write_result(
-    found: AttackReport | CertificateReport,
+    found: AttackReport | CertificateReport | SmoothedReport,
     folder: Path,
     summary: Mapping[str, Any],
     figures: Mapping[str, Figure],
 ) -> None:
-    """Write the tables, the summary and the pictures of one attack, or of the certificate."""
+    """Write the tables, the summary and the pictures of one attack, or of a certificate."""
     contents: dict[str, str | bytes] = {f"{end}.csv": table for end, table in tables(found).items()}
     contents[".json"] = json.dumps(summary, indent=2) + "\n"
     contents |= {f"{end}.png": as_png(figure) for end, figure in figures.items()}
@@ -47,10 +50,12 @@ def write_result(
         write_atomically(folder / f"{found.name}{ending}", content)
 
 
-def tables(found: AttackReport | CertificateReport) -> dict[str, str]:
+def tables(found: AttackReport | CertificateReport | SmoothedReport) -> dict[str, str]:
     """The CSV files, by how their names go on after the attack's."""
     if isinstance(found, CertificateReport):
         return {"": _certified_table(found)}
+    if isinstance(found, SmoothedReport):
+        return {"": _smoothed_table(found)}
     return {"": _curve_table(found), "_radii": _radii_table(found)}
 
 
@@ -90,6 +95,21 @@ def _certified_table(found: CertificateReport) -> str:
         "radius": curve.strengths.tolist(),
         "certified_accuracy": curve.accuracy.tolist(),
         "relative_certified_accuracy": curve.relative.tolist(),
+    }
+    return _table(columns)
+
+
+def _smoothed_table(found: SmoothedReport) -> str:
+    """One row per image: ``predicted`` is −1 where the smoothed classifier abstains."""
+    images = found.images
+    columns = {
+        "index": images.index.tolist(),
+        "label": images.labels.tolist(),
+        "predicted": images.classes.tolist(),
+        "count": images.counts.tolist(),
+        "p_lower": images.lower.tolist(),
+        "radius": images.radii.tolist(),
+        "correct": images.right.int().tolist(),
     }
     return _table(columns)
 

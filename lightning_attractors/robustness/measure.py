@@ -6,14 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from lightning_attractors.errors import SettingError, require
-from lightning_attractors.norms import NormName
 from lightning_attractors.robustness.attacks import (
     FGSM,
     Choice,
@@ -33,73 +31,12 @@ from lightning_attractors.robustness.report import (
     Report,
     Result,
 )
+from lightning_attractors.robustness.settings import Certificate, MeasureSettings, Share
+from lightning_attractors.robustness.smoothed import SMOOTHED, SmoothedImages, SmoothedReport
+from lightning_attractors.robustness.smoothing import Smoothing, Vote, VoteMemory, vote
 
 _GALLERY = 5
 _MASKING_IMAGES = 100
-
-
-@dataclass(frozen=True)
-class MeasureSettings:
-    """How a robustness is measured.
-
-    Args:
-        confidence: confidence from which on a correctly classified image counts, in [0, 1].
-        max_images: how many images are attacked at most, at least 1; all of them with None.
-        batch_size: how many images are attacked together, at least 1.
-        seed: of random attacks, at least 0.
-        masking: whether to check for masked gradients.
-
-    Raises:
-        SettingError: if a setting lies outside its range.
-    """
-
-    confidence: float = 0.8
-    max_images: int | None = 1000
-    batch_size: int = 256
-    seed: int = 0
-    masking: bool = True
-
-    def __post_init__(self) -> None:
-        require(0 <= self.confidence <= 1, "confidence", self.confidence, "must be from 0 to 1")
-        fits = self.max_images is None or self.max_images >= 1
-        require(fits, "max_images", self.max_images, "must be at least 1, or null")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
-        require(self.seed >= 0, "seed", self.seed, "must be at least 0")
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What is claimed to be proved of a classifier.
-
-    Attributes:
-        radii: takes images (B, C, H, W) in [0, 1] and labels (B,), gives the radii (B,) within which the
-            images keep their labels; None if nothing is claimed. Its :class:`SettingError` is a reason why
-            there are none.
-        norm: that of the radii.
-        box: the ends that all pixels of an image lie between for the radii to speak of it: attacks that go
-            farther do not count against them.
-        refused: why nothing is claimed, if there is a reason.
-    """
-
-    radii: Callable[[Tensor, Tensor], Tensor] | None = None
-    norm: NormName = "linf"
-    refused: str = ""
-    box: tuple[float, float] = (0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one of several processes measures: all see all batches, and each attacks some of them.
-
-    Attributes:
-        rank: which process this is, from 0.
-        of: how many there are.
-        gather: does something in every process, and gives what all of them found, in the order of the ranks.
-    """
-
-    rank: int = 0
-    of: int = 1
-    gather: Callable[[Callable[[], Any]], list[Any]] = lambda work: [work()]
 
 
 def measure(
@@ -113,6 +50,7 @@ def measure(
     on_result: Callable[[Result], None] | None = None,
     share: Share = Share(),
     progress: bool = False,
+    memory: VoteMemory | None = None,
 ) -> Report:
     """Attack images, and report how the accuracy falls with the strength of the attack.
 
@@ -130,9 +68,12 @@ def measure(
         certificate: radii that no attack may break.
         device: where the classifier is.
         on_result: is given everything that is found, as soon as it is there: the certificate, the check for
-            masked gradients, each attack; and what there is of an attack when it is interrupted. On rank 0.
+            masked gradients, the smoothed classifier, each attack; and what there is of an attack when it is
+            interrupted. On rank 0.
         share: which part of the batches is this process's.
         progress: whether to show a bar.
+        memory: of an interrupted smoothing, such as
+            :class:`~lightning_attractors.robustness.KeptVotes`, which goes on from it.
 
     Returns:
         The report, the same in all processes but for the check for masked gradients, which is rank 0's. It
@@ -152,13 +93,15 @@ def measure(
         0.2
     """
     trials = make_attacks(attacks, strengths)
-    refuse_name_of_certificate(trials)
+    refuse_names_of_certificates(trials)
     tell = on_result if on_result is not None and share.rank == 0 else lambda result: None
     run = _Measurement(logits_fn, settings, certificate, torch.device(device), share, progress, tell)
     with torch.inference_mode(False), unchanged_random_numbers():
         proved = run.examine(batches)
+        if settings.smoothing is not None:
+            run.smooth(settings.smoothing, memory or VoteMemory())
         found = {trial.name: run.attack(trial) for trial in trials}
-    return Report(found, proved, run.masking, asdict(settings))
+    return Report(found, proved, run.masking, run.smoothed, asdict(settings))
 
 
 def rehearse(
@@ -179,6 +122,10 @@ def rehearse(
     with unchanged_random_numbers():
         size = settings.batch_size
         Classifier(logits_fn, images, labels, size).gradient(FGSM(), images, labels)
+        if settings.smoothing is not None:  # a classifier may refuse what leaves [0, 1]
+            noisy = images + settings.smoothing.sigma * torch.randn_like(images)
+            with torch.no_grad():
+                Classifier(logits_fn, images, labels, size).logits(noisy)
         # An untrained classifier may have all wrong, where attacks do nothing: the classes are its own
         with torch.no_grad():
             classes = logits_fn(images).argmax(dim=1)
@@ -188,14 +135,15 @@ def rehearse(
             replace(trial, strengths=ends)(classifier, [settings.seed])
 
 
-def refuse_name_of_certificate(trials: Sequence[Trial]) -> None:
-    """Leave the certificate the name of its files.
+def refuse_names_of_certificates(trials: Sequence[Trial]) -> None:
+    """Leave the certificate and the smoothed classifier the names of their files.
 
     Raises:
-        SettingError: if an attack has it.
+        SettingError: if an attack has one.
     """
-    free = CERTIFICATE not in [trial.name for trial in trials]
-    require(free, "attacks", CERTIFICATE, "must have another name, as the certificate's files have this one")
+    taken = [trial.name for trial in trials if trial.name in (CERTIFICATE, SMOOTHED)]
+    valid = "must have another name, as the certificate's files have this one"
+    require(not taken, "attacks", "".join(taken[:1]), valid)
 
 
 @dataclass
@@ -206,6 +154,7 @@ class _Measurement:
         parts: its batches, with what is known of their images.
         masking: what was found of masked gradients, on rank 0.
         no_certificate: why the certificate gave no radii, if it said so.
+        smoothed: what is known of the smoothed classifier, if that was asked.
     """
 
     logits_fn: Logits
@@ -218,6 +167,7 @@ class _Measurement:
     parts: list[tuple[Batch, CleanImages]] = field(default_factory=list)
     masking: MaskingCheck | None = None
     no_certificate: str = ""
+    smoothed: SmoothedReport | None = None
 
     def examine(self, batches: Iterable[tuple[Tensor, Tensor]]) -> CertificateReport | None:
         """Go over the clean images and their certificate, and the question whether gradients are masked."""
@@ -233,6 +183,18 @@ class _Measurement:
         if self.masking is not None:
             self.tell(self.masking)
         return proved
+
+    def smooth(self, settings: Smoothing, memory: VoteMemory) -> None:
+        """Certify the smoothed classifier on all images, and tell what is found.
+
+        Where it is interrupted, the memory has what was done.
+        """
+        started, seed = time.monotonic(), self.settings.seed
+        everywhere = self.share.gather(lambda: self._smoothed_here(settings, memory))
+        images = SmoothedImages.joined([part for own, _ in everywhere for part in own])
+        recalled, seconds = sum(count for _, count in everywhere), time.monotonic() - started
+        self.smoothed = SmoothedReport(images, settings, seed, self.certificate.norm, recalled, seconds)
+        self.tell(self.smoothed)
 
     def attack(self, trial: Trial) -> AttackReport:
         """Attack all images, and tell what is found; what there is of it when interrupted."""
@@ -252,6 +214,7 @@ class _Measurement:
                 time.monotonic() - started,
                 complete,
                 self.certificate.box,
+                self.smoothed,
             )
             self.tell(found)
             return found
@@ -319,17 +282,43 @@ class _Measurement:
         require(bool(fits), "certified_radii", shape, valid)
         return radii.detach().double().cpu()
 
+    def _smoothed_here(self, settings: Smoothing, memory: VoteMemory) -> tuple[list[SmoothedImages], int]:
+        """This process's images with their smoothed classes, and how many of them were known before."""
+        memory.begin(settings.key(self.settings.seed))
+        found, count = list[SmoothedImages](), sum(len(clean) for _, clean in self.parts)
+        try:
+            with tqdm(total=count, desc=SMOOTHED, unit="image", leave=False, disable=self._hidden) as bar:
+                for batch, clean in self.parts:
+                    votes = []
+                    for index, image in zip(clean.index.tolist(), batch.images, strict=True):
+                        votes.append(memory.recall(index, image) or self._vote(index, image, settings))
+                        memory.keep(index, image, votes[-1])
+                        bar.update()
+                    found.append(SmoothedImages.of(clean, votes, settings))
+        finally:
+            memory.end()
+        return found, memory.recalled
+
+    def _vote(self, index: int, image: Tensor, settings: Smoothing) -> Vote:
+        seed_all([self.settings.seed, index])  # for classifiers that have noise of their own
+        return vote(self.logits_fn, image.to(self.device), index, settings, self.settings.seed)
+
     def _attacked_here(
         self, trial: Trial, images: list[AttackedImages], examples: list[Example]
     ) -> tuple[list[AttackedImages], list[Example]]:
         """This process's images under attack, put into the lists as they come, and these."""
-        hidden = None if self.progress else True  # None: where there is no terminal
-        for batch, clean in tqdm(self.parts, desc=trial.name, unit="batch", leave=False, disable=hidden):
+        bar = tqdm(self.parts, desc=trial.name, unit="batch", leave=False, disable=self._hidden)
+        for batch, clean in bar:
             key = [self.settings.seed, batch.number]
             outcome = trial(self._classifier(batch), key, self.certificate.norm, self.certificate.box)
             images.append(AttackedImages.of(clean, outcome))
             examples.extend(self._examples(batch, clean, outcome, _GALLERY - len(examples)))
         return images, examples
+
+    @property
+    def _hidden(self) -> bool | None:
+        """Whether bars are hidden; None: where there is no terminal."""
+        return None if self.progress else True
 
     @torch.no_grad()
     def _examples(self, batch: Batch, clean: CleanImages, outcome: Outcome, most: int) -> list[Example]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -18,6 +15,8 @@ from lightning_attractors.robustness.attacks import RadiusSearch, Trial, pgd_rad
 from lightning_attractors.robustness.images import AttackedImages, CleanImages, Example
 from lightning_attractors.robustness.logistic import LogisticFit, fit_logistic, relative_accuracy
 from lightning_attractors.robustness.masking import MaskingCheck
+from lightning_attractors.robustness.smoothed import SmoothedReport
+from lightning_attractors.robustness.summaries import json_ready, median, share, spread
 
 # What the certificate's files are called, where those of attacks have the attacks' names.
 CERTIFICATE = "certified"
@@ -67,9 +66,9 @@ class CertificateReport:
     def curve(self) -> Curve:
         """The certified accuracies up to the largest radius of a correct image."""
         images, counts = self.images, self.images.confident(self.confidence)
-        points = _spread(images.certified[images.correct])
+        points = spread(images.certified[images.correct])
         held = images.correct & (images.certified >= points[:, None])
-        return Curve(points, _share(held), _share(held[:, counts]))
+        return Curve(points, share(held), share(held[:, counts]))
 
     def summary(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
         """The certificate as JSON: ``average_radius`` is of all images, those that are wrong with 0.
@@ -80,12 +79,12 @@ class CertificateReport:
         """
         images, counts = self.images, self.images.confident(self.confidence)
         radii = torch.where(images.correct, images.certified, 0.0)
-        return _json_ready(
+        return json_ready(
             {
                 "norm": self.norm,
                 "box": self.box,
                 "accuracy": float(images.correct.double().mean()),
-                "median_radius": _median(radii[counts]),
+                "median_radius": median(radii[counts]),
                 "average_radius": float(radii.mean()),
                 "images": {
                     "all": len(images),
@@ -114,6 +113,7 @@ class AttackReport:
         seconds: how long it took.
         complete: whether all images were attacked.
         box: the ends that pixels lie between of the images that the certified radii speak of.
+        smoothed: what is known of the smoothed classifier, if that was asked.
     """
 
     trial: Trial
@@ -126,6 +126,7 @@ class AttackReport:
     seconds: float = 0.0
     complete: bool = True
     box: tuple[float, float] = (0.0, 1.0)
+    smoothed: SmoothedReport | None = None
 
     @property
     def name(self) -> str:
@@ -160,11 +161,11 @@ class AttackReport:
     def curve(self) -> Curve:
         """The curve, at the strengths of a sweep or, of a search, evenly up to the largest radius."""
         images, counts = self.images, self.counts
-        points = _spread(images.radii)
+        points = spread(images.radii)
         if self.trial.strengths:
             points = torch.tensor(self.trial.strengths, dtype=torch.float64)
         if images.withstood.shape[1]:
-            accuracy, relative = _share(images.withstood.T), _share(images.withstood[counts].T)
+            accuracy, relative = share(images.withstood.T), share(images.withstood[counts].T)
         else:
             accuracy = relative_accuracy(images.radii, points)
             relative = torch.full_like(points, torch.nan)
@@ -172,7 +173,7 @@ class AttackReport:
                 relative = relative_accuracy(images.radii[counts], points)
         certified = None
         if images.has_certificate and bool(images.bounded.all()) and bool(counts.any()):
-            certified = _share(images.certified[counts] >= points.abs().unsqueeze(1))
+            certified = share(images.certified[counts] >= points.abs().unsqueeze(1))
         return Curve(points, accuracy, relative, certified)
 
     @cached_property
@@ -196,13 +197,13 @@ class AttackReport:
         """
         images, radii = self.images, self.images.radii[self.counts]
         own = {"arguments": self.trial.arguments, "strengths": self.trial.strengths}
-        return _json_ready(
+        return json_ready(
             {
                 "attack": self.name,
                 "mode": "radius" if isinstance(self.trial, RadiusSearch) else "strengths",
                 **self._fitted(),
                 "accuracy": float(images.correct.double().mean()),
-                "median_radius": _median(radii),
+                "median_radius": median(radii),
                 "images": {
                     "all": len(images),
                     "correct": int(images.correct.sum()),
@@ -249,7 +250,7 @@ class AttackReport:
         if not self.images.has_certificate:
             return {"reason": self.no_certificate} if self.no_certificate else None
         about = {"norm": self.norm, "box": self.box, "misclassified_within": self.breaches}
-        return {**about, "median_radius": _median(self.images.certified[self.counts])}
+        return {**about, "median_radius": median(self.images.certified[self.counts])}
 
     @property
     def _vanished(self) -> int:
@@ -264,7 +265,7 @@ class AttackReport:
         return found
 
 
-Result = CertificateReport | MaskingCheck | AttackReport
+Result = CertificateReport | MaskingCheck | SmoothedReport | AttackReport
 
 
 @dataclass(frozen=True)
@@ -275,12 +276,14 @@ class Report:
         attacks: by their names.
         certificate: None without certified radii.
         masking: None if that was not asked, or no image is classified correctly.
+        smoothed: None if that was not asked.
         settings: of the measurement.
     """
 
     attacks: dict[str, AttackReport]
     certificate: CertificateReport | None
     masking: MaskingCheck | None
+    smoothed: SmoothedReport | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def require_certificate(self) -> None:
@@ -298,9 +301,11 @@ class Report:
 
 
 def scalars(name: str, summary: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers in a summary, of an attack or the certificate, by what loggers call them."""
+    """The numbers in a summary, of an attack or a certificate, by what loggers call them."""
     keys = ("R", "uncertainty", "accuracy", "median_radius", "average_radius", "R2")
     values = {key: summary.get(key) for key in keys}
+    shares = summary.get("certified_accuracy", {})
+    values |= {f"certified_accuracy_{radius}": value for radius, value in shares.items()}
     return {f"robustness/{name}/{key}": value for key, value in values.items() if value is not None}
 
 
@@ -315,36 +320,3 @@ def result_line(summary: Mapping[str, Any], seconds: float) -> str:
         f"robustness  {summary['attack']}  {seconds:.1f} s  {images['all']} images, {images['counted']} count"
         f"  accuracy {summary['accuracy']:.4g}  {result}"
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    packages = ("lightning-attractors", "lightning", "torch", "torchattacks")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def _spread(radii: Tensor) -> Tensor:
-    """Strengths from 0 to the largest finite radius, or to 1 without one above 0, shape (101,), float64."""
-    finite = radii[radii.isfinite()]
-    largest = float(finite.max()) if len(finite) else 0.0
-    return torch.linspace(0, largest or 1.0, 101, dtype=torch.float64)
-
-
-def _share(held: Tensor) -> Tensor:
-    """The share of the columns of every row (S, N), shape (S,), float64; nan without any."""
-    return held.double().mean(dim=1)
-
-
-def _median(radii: Tensor) -> float | None:
-    return float(radii.median()) if len(radii) else None
-
-
-def _json_ready(value: Any) -> Any:
-    """The value with null for what JSON has no number for, and lists for tuples."""
-    if isinstance(value, Mapping):
-        return {str(key): _json_ready(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_ready(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -4,11 +4,11 @@ import torch
 from lightning_attractors.callbacks.drawings import draw_realisations, draw_trajectories, draw_triples
 
 
-def test_the_drawn_pixel_is_the_one_that_varies_most():
+def test_the_drawn_node_is_the_one_that_varies_most():
     states = torch.zeros(3, 4, 5)
     states[1, :, 2] = torch.tensor([0.0, 1.0, 2.0, 3.0])
     left, right = draw_realisations(states, 0.5).axes
-    assert left.get_title() == "pixel 2, 4 realisations"
+    assert left.get_title() == "node 2, 4 realisations"
     assert right.lines[0].get_ydata().tolist() == pytest.approx([0, states[1, :, 2].std().item(), 0])
     assert right.lines[0].get_xdata().tolist() == [0, 0.5, 1]
 
@@ -27,3 +27,11 @@ def test_triples_show_image_attractor_and_final_state():
     shown = [torch.as_tensor(axis.images[0].get_array().data).flatten() for axis in axes]
     for picture, expected in zip(shown, (image, attractor, final), strict=True):
         torch.testing.assert_close(picture.float(), expected.flatten())
+
+
+def test_nodes_that_are_no_pixels_are_shown_row_by_row():
+    image, attractor = torch.rand(1, 3, 2, 2), torch.arange(7.0)
+    shown = draw_triples(image, attractor[None], attractor[None]).axes[2].images[0].get_array()
+    assert shown.shape == (3, 3)
+    assert shown.compressed().tolist() == attractor.tolist()  # what is masked stays blank
+    assert shown.mask.flatten().tolist() == [False] * 7 + [True] * 2

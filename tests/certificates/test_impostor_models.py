@@ -126,7 +126,11 @@ PLACES = {
     ],
     "nonexpansive": [
         *(lambda m: m, lambda m: m.layers, lambda m: m.layers[0], lambda m: m.layers[2], lambda m: m.head),
-        *(lambda m: m.layers[2].operator, lambda m: m.activation, lambda m: m.activation.function),
+        *(
+            lambda m: m.layers[2].operator,
+            lambda m: m.layers[2].activation,
+            lambda m: m.layers[2].activation.function,
+        ),
     ],
 }
 

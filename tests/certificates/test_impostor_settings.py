@@ -25,14 +25,14 @@ def changes():
 
     def function(new):
         def change(model):
-            model.activation.function = new
+            model.layers[2].activation.function = new
 
         return change
 
     yield "temperature", of(lambda m: m, temperature=1e-40), "^temperature=1e-40: must be from"
     yield "large temperature", of(lambda m: m, temperature=1e39), "^temperature=1e\\+39"
     yield "temperatures", of(lambda m: m, temperature=torch.tensor([1.0, 0.1, 10.0])), "^temperature=tensor"
-    yield "slope", of(lambda m: m.activation, lipschitz=0.1), "^lipschitz=0.1: must be at least"
+    yield "slope", of(lambda m: m.layers[2].activation, lipschitz=0.1), "^lipschitz=0.1: must be at least"
     yield "span", of(block, span=-2.0), "^span=-2.0"
     yield "substeps", of(block, substeps=0), "^substeps=0"
     yield "not monotone", function(nn.SiLU()), "^activation='SiLU': must be monotone"

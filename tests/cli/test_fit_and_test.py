@@ -116,6 +116,14 @@ def test_a_checkpoint_rebuilds_its_model():
     assert model(torch.rand(2, 1, 7, 7)).shape == (2, 5)
 
 
+def test_a_checkpoint_rebuilds_its_backbone():
+    write_all()
+    run("fit", *small("sa_node_cifar10_head"))
+    model = SANODE.load_from_checkpoint(RUN / "checkpoints" / "last.ckpt", map_location="cpu")
+    assert_equal_weights(model.state_dict(), weights())
+    assert model.backbone(torch.rand(2, 3, 32, 32)).flatten(1).shape[1] == model.embedding.in_features
+
+
 def test_a_backbone_of_one_run_serves_another_and_its_file_is_needed_once():
     write_all()
     resnet = small("nmode_cifar10")

@@ -169,6 +169,19 @@ def test_prediction_is_made_on_the_test_images(tmp_path: Path) -> None:
     assert same(predicted, batches_of(data.test_dataloader()))
 
 
+def test_normal_noise_is_fresh_in_training_and_nowhere_else(tmp_path: Path) -> None:
+    write_mnist(tmp_path, 60, 20)
+    settings = {"root": str(tmp_path), "download": False, "verify_checksums": False, "val_size": 10}
+    noisy, clean = (MNISTDataModule(gaussian_noise=noise, **settings) for noise in (0.25, 0.0))
+    first, second = fit(tmp_path, max_epochs=2, data=noisy)
+    assert first.min() < 0
+    assert first.max() > 1
+    assert not torch.equal(first.sort(dim=0).values, second.sort(dim=0).values)
+    clean.setup()
+    for name in ("val_dataloader", "test_dataloader"):
+        assert same(batches_of(getattr(noisy, name)()), batches_of(getattr(clean, name)()))
+
+
 @pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
 def test_training_without_validation_images(tmp_path: Path) -> None:
     write_mnist(tmp_path, 60, 20)

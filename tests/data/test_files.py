@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -120,6 +121,8 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"max_shift": -1}, "max_shift=-1: must be from 0 to 27 pixels"),
         ({"max_shift": 28}, "max_shift=28: must be from 0 to 27 pixels"),
         ({"noise_train": 2.0}, "noise_train=2.0: must be from 0 to 1"),
+        ({"gaussian_noise": -0.1}, "gaussian_noise=-0.1: must be finite and at least 0"),
+        ({"gaussian_noise": math.inf}, "gaussian_noise=inf: must be finite and at least 0"),
         ({"batch_size": 0}, "batch_size=0: must be at least 1"),
     ],
 )

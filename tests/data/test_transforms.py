@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_attractors.data.generators import Stream, keyed_generator
-from lightning_attractors.data.transforms import random_flip, random_shift, to_unit_range
+from lightning_attractors.data.transforms import add_gaussian, random_flip, random_shift, to_unit_range
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -61,3 +61,15 @@ def test_flip_mirrors_about_half_of_the_images() -> None:
     unchanged = torch.tensor([torch.equal(a, b) for a, b in zip(flipped, images, strict=True)])
     assert (mirrored ^ unchanged).all()
     assert 150 < mirrored.sum() < 250
+
+
+def test_normal_noise_is_of_its_deviation_and_is_not_clipped() -> None:
+    images = to_unit_range(byte_images(40, 1, 28, 28))
+    before = images.clone()
+    noise = add_gaussian(images, 0.25, generator(0)) - images
+    assert torch.equal(images, before)
+    assert float(noise.mean()) == pytest.approx(0, abs=0.01)
+    assert float(noise.std()) == pytest.approx(0.25, rel=0.02)
+    assert noise.dtype == torch.float32
+    assert (images + noise).min() < 0 < 1 < (images + noise).max()
+    assert add_gaussian(images, 0.0, generator(0)) is images

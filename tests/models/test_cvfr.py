@@ -256,7 +256,7 @@ def test_drawings_that_cannot_be_patterns_are_refused(tmp_path):
         ({"integrator": "midpoint"}, "integrator='midpoint'"),
         ({"coupling": "dense"}, "coupling='dense'"),
         ({"patterns": "stripes"}, "patterns='stripes': must be random, blocks or files"),
-        ({"patterns": torch.eye(3, 19)}, "patterns='19 pixels': must have 20"),
+        ({"patterns": torch.eye(3, 19)}, "patterns='19 nodes': must have 20"),
         ({"patterns": torch.eye(4, 20)}, "patterns='4 patterns': must be 3, one per class"),
         ({"patterns": 3 * torch.eye(3, 20)}, "patterns=[3.0]: must be digits from 0 to 2"),
         ({"patterns": 0.5 * torch.eye(3, 20)}, "patterns=[0.5]: must be digits"),
