@@ -61,11 +61,17 @@ class Flight:
     def field(self, tube: Tube) -> Tube:
         """F(x) for all x in a tube, with what float32 may add or take away."""
         known = Spread.of(tube)
-        size = tube.center.abs() + known.reach
-        terms = self.reaction.size(size) + self.emission.size(size) @ self.coupling.abs().T
-        rounding = rounding_error(terms, self.nodes + _OPERATIONS) + rounding_error(size / self.dt, _FEW)
+        rounding = self.rounding(tube.center.abs() + known.reach)
         emitted = apply(self.emission, tube, known).mapped(self.coupling)
         return apply(self.reaction, tube, known, rounding) + emitted
+
+    def rounding(self, size: Tensor) -> Tensor:
+        """What float32 may add to F(x), or take away, where |x| ≤ size: both of shape (B, N).
+
+        The rounding of x + Δt F(x) itself is counted here, divided by Δt.
+        """
+        terms = self.reaction.size(size) + self.emission.size(size) @ self.coupling.abs().T
+        return rounding_error(terms, self.nodes + _OPERATIONS) + rounding_error(size / self.dt, _FEW)
 
     def step(self, tube: Tube) -> Tube:
         """One step for all x in a tube, without the clip."""
@@ -82,20 +88,25 @@ class Flight:
     def margins(self, tube: Tube, labels: Tensor) -> Tensor:
         """Lower bounds (B, K) of logit_label − logit_j in float32 over a tube; ∞ at the label."""
         rows = self.readout[labels][:, None, :] - self.readout
-        offsets = self.offsets[labels][:, None] - self.offsets
-        difference = tube.mapped(rows)
-        size = tube.center.abs() + tube.reach()
-        terms = size @ self.readout.abs().T + self.offsets.abs()
-        rounding = rounding_error(terms, self.nodes + _OPERATIONS)
-        lost = rounding + rounding.gather(1, labels[:, None])
-        margins = difference.center + offsets - difference.reach() - lost
+        margins = self.margins_at(tube.center, tube.reach(), labels) - tube.mapped(rows).reach()
         return margins.scatter(1, labels[:, None], torch.inf)
+
+    def margins_at(self, states: Tensor, reach: Tensor, labels: Tensor) -> Tensor:
+        """logit_label − logit_j (B, K) at states (B, N), less what float32 rounds of states so far away."""
+        logits = states @ self.readout.T + self.offsets
+        terms = (states.abs() + reach) @ self.readout.abs().T + self.offsets.abs()
+        rounding = rounding_error(terms, self.nodes + _OPERATIONS)
+        own = labels[:, None]
+        return logits.gather(1, own) - logits - rounding - rounding.gather(1, own)
 
     def within(self, tube: Tube) -> Tensor:
         """Whether the clip is idle over a tube and the tube says anything, shape (B,)."""
-        farthest = (tube.center.abs() + tube.reach()).amax(dim=1)
+        return self.inside(tube.center.abs() + tube.reach())
+
+    def inside(self, size: Tensor) -> Tensor:
+        """The same of states with |x| ≤ size, shape (B, N)."""
         most = 8 * float(self.attractors.abs().max()) if self.bound is None else self.bound
-        return farthest < most
+        return size.amax(dim=1) < most
 
 
 def flight(

@@ -13,6 +13,7 @@ it decays is in the exact products of m Jacobians.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class Traps:
         steps: m, shape (K,).
         rate: θ, shape (K,).
         precision: how near, in L2, all states of a trap come to its attractor in the end, shape (K,).
+        decided: whether all states that have once been in the trap have the attractor's class, shape (K,).
     """
 
     attractors: Tensor
@@ -42,6 +44,7 @@ class Traps:
     steps: Tensor
     rate: Tensor
     precision: Tensor
+    decided: Tensor
 
     def hold(self, tube: Tube, labels: Tensor) -> Tensor:
         """Whether a tube lies within the traps of the labels' attractors, shape (B,)."""
@@ -65,32 +68,45 @@ def find_traps(flight: Flight, most_steps: int = 100) -> Traps:
     low = torch.zeros(len(attractors)).to(attractors)
     closest = torch.nn.functional.pdist(attractors).min() / 2
     high = torch.full_like(low, float(closest))
-    steps, rate = torch.zeros_like(low).long(), torch.ones_like(low)
-    precision = torch.full_like(low, torch.inf)
+    nothing = torch.zeros_like(low)
+    found = _Return(nothing + torch.inf, nothing.long(), nothing + torch.inf, nothing.bool())
     for halving in range(_HALVINGS):
         # geometric, until something holds: traps may be far smaller than the distance of the attractors
         middle = torch.where(low > 0, (low + high) / 2, high / 4) if halving else high
-        came, after, error = _returns(flight, attractors, middle, most_steps)
-        held = came < _LARGEST_RATE
+        tried = _returns(flight, attractors, middle, most_steps)
+        held = tried.rate < _LARGEST_RATE
         low, high = torch.where(held, middle, low), torch.where(held, high, middle)
-        steps, rate = torch.where(held, after, steps), torch.where(held, came, rate)
-        precision = torch.where(held, error / (1 - came), precision)
-    return Traps(attractors, low, steps, rate, precision)
+        found = _Return(*(torch.where(held, new, old) for new, old in zip(tried, found, strict=True)))
+    precision = found.error / (1 - found.rate)
+    return Traps(attractors, low, found.steps, found.rate, precision, found.decided)
 
 
-def _returns(flight: Flight, attractors: Tensor, radius: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """θ, m and e of each ball; θ is infinite where it does not return."""
+class _Return(NamedTuple):
+    """θ, m and e of each ball, and whether all states on the way have the attractor's class."""
+
+    rate: Tensor
+    steps: Tensor
+    error: Tensor
+    decided: Tensor
+
+
+def _returns(flight: Flight, attractors: Tensor, radius: Tensor, most: int) -> _Return:
+    """What becomes of balls; θ is infinite where one does not return."""
     tube = ball(attractors, radius, second_order=flight.second_order)
     point = ball(attractors, torch.zeros_like(radius), second_order=False)
+    classes = torch.arange(len(attractors), device=attractors.device)
     rate, error = torch.full_like(radius, torch.inf), torch.zeros_like(radius)
-    steps = torch.zeros_like(radius).long()
+    steps, decided = torch.zeros_like(radius).long(), torch.zeros_like(radius).bool()
+    right = (flight.margins(tube, classes) > 0).all(dim=1)
     for step in range(1, most + 1):
         tube, point = flight.step(tube), flight.step(point)
+        right &= (flight.margins(tube, classes) > 0).all(dim=1)
         lost = flight.within(tube).logical_not()
         share = distance(tube, attractors) / radius
         better = (share < torch.where(rate.isinf(), _LARGEST_RATE, rate)) & ~lost
         rate, steps = torch.where(better, share, rate), torch.where(better, step, steps)
         error = torch.where(better, distance(point, attractors), error)
+        decided = torch.where(better, right, decided)
         if bool((lost | (rate < _ENOUGH)).all()):
             break
-    return rate, steps, error
+    return _Return(rate, steps, error, decided)
