@@ -13,10 +13,12 @@ from lightning_attractors.certificates.equilibria import (
     spectrum,
 )
 from lightning_attractors.certificates.faithful import interval_logits, l2_logits, require_faithful
+from lightning_attractors.certificates.flights import Flight, flight
 from lightning_attractors.certificates.float32_errors import Evaluation
 from lightning_attractors.certificates.guards import (
     computes_as,
     convolves_by_sums,
+    require_sums,
     summing_products,
     sums_in_float32,
 )
@@ -39,22 +41,33 @@ from lightning_attractors.certificates.radii import (
 )
 from lightning_attractors.certificates.rounding import UNIT, largest_size, rounding_error
 from lightning_attractors.certificates.rules import isometry, register_rule
+from lightning_attractors.certificates.traps import Traps, find_traps
+from lightning_attractors.certificates.tube_radii import basin_radii, class_radii
+from lightning_attractors.certificates.tubes import Tube, ball
 from lightning_attractors.norms import NormName
 
 __all__ = [
     "UNIT",
     "EquilibriumCertificate",
     "Evaluation",
+    "Flight",
     "NormName",
     "Point",
     "Spectrum",
+    "Traps",
+    "Tube",
+    "ball",
+    "basin_radii",
     "certified_accuracy",
     "certify_equilibria",
     "check_maps",
+    "class_radii",
     "computes_as",
     "convolves_by_sums",
     "evaluate_in_float32",
+    "find_traps",
     "finite_time_gain",
+    "flight",
     "interval_logits",
     "interval_radii",
     "interval_verified",
@@ -76,6 +89,7 @@ __all__ = [
     "register_rule",
     "remember",
     "require_faithful",
+    "require_sums",
     "rounding_error",
     "spectrum",
     "summing_products",

@@ -124,7 +124,7 @@ def _jacobian_norm(coupling: Tensor, leaks: Tensor, slopes: Tensor) -> Tensor:
 
 
 def _bend(function: Pointwise, center: Tensor, reach: Tensor) -> Tensor:
-    """s such that |h(c + δ) − h(c) − h′(c) δ| ≤ s |δ| wherever |δ| ≤ reach, shape (B, N)."""
+    """S such that |h(c + δ) − h(c) − h′(c) δ| ≤ s |δ| wherever |δ| ≤ reach, shape (B, N)."""
     if function.is_affine:
         return torch.zeros_like(center)
     low, high = function.range(center - reach, center + reach, 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -58,6 +60,11 @@ class Flight:
         """Whether second order is kept exactly: where there are few enough nodes."""
         return self.nodes <= MOST_NODES_OF_SECOND_ORDER
 
+    @property
+    def has_basins(self) -> bool:
+        """Whether traps can be looked for: where there are few enough nodes."""
+        return self.nodes <= MOST_NODES_OF_BLOCKS
+
     def field(self, tube: Tube) -> Tube:
         """F(x) for all x in a tube, with what float32 may add or take away."""
         known = Spread.of(tube)
@@ -75,7 +82,10 @@ class Flight:
 
     def step(self, tube: Tube) -> Tube:
         """One step for all x in a tube, without the clip."""
-        moved = STEPS[self.integrator](self.field, tube, self.dt)  # type: ignore[arg-type]
+        step = cast(
+            Callable[[Any, Tube, float], Tube], STEPS[self.integrator]
+        )  # sums and multiples are all it takes
+        moved = step(self.field, tube, self.dt)
         return reduced(moved) if self.nodes <= MOST_NODES_OF_BLOCKS else reduced(moved, most=1)
 
     def state_step(self, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from lightning_attractors.models.attractor import AttractorClassifier
 from lightning_attractors.models.backbones import ConvBackbone, ResNet18Features, count_nodes
 from lightning_attractors.models.backprop_cnn import BackpropCNN
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, Classifier, OptimizationSettings
+from lightning_attractors.models.basin_training import BasinTraining
 from lightning_attractors.models.cvfr import CVFR
 from lightning_attractors.models.interval_training import IntervalTraining
 from lightning_attractors.models.krotov_hopfield import KrotovHopfield
@@ -22,6 +23,7 @@ __all__ = [
     "TRADES",
     "AttractorClassifier",
     "BackpropCNN",
+    "BasinTraining",
     "Classifier",
     "ConvBackbone",
     "GroupedOptimizer",

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import Metric
 
+from lightning_attractors.certificates import NormName, Traps, remember
 from lightning_attractors.dynamics.integrate import (
     STEPS,
     IntegratorName,
@@ -23,14 +23,18 @@ from lightning_attractors.dynamics.integrate import (
     integrate,
     states,
 )
-from lightning_attractors.dynamics.planted import DampedNoise, has_fused_step, integrate_fused
+from lightning_attractors.dynamics.planted import CoupledField, DampedNoise, has_fused_step, integrate_fused
 from lightning_attractors.errors import SettingError, require, require_sensible
 from lightning_attractors.keywords import Unpack
-from lightning_attractors.metrics import AccuracySpread, Overlap, TrajectoryError
+from lightning_attractors.metrics import TrajectoryError
+from lightning_attractors.models.attractor_metrics import AttractorMetrics, squared_distance
 from lightning_attractors.models.backbones import count_features
 from lightning_attractors.models.base import OptimizationSettings
+from lightning_attractors.models.basin_training import BasinTraining
+from lightning_attractors.models.basins import COMPUTES_BY, certified_basins, certified_radii, traps_of
 from lightning_attractors.models.behind_backbone import BackboneClassifier
 from lightning_attractors.models.memory import require_memory
+from lightning_attractors.random import keyed_generator
 
 _CONFIDENCE_AT_ATTRACTOR = 0.99
 _MOST_STEPS = 100_000  # minutes for every batch, and no end to them with ten times as many
@@ -63,6 +67,7 @@ class AttractorClassifier(BackboneClassifier):
         num_realisations: realisations of the noise that an evaluation averages over.
         backbone: gives features, of any shape, of a batch of images; flattens them by default.
         nodes: number of nodes N, if a linear map is to lead to them; by default each feature is a node.
+        basins: how to train for wide basins, if at all; then ``val/accuracy`` chooses the best checkpoint.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Attributes:
@@ -75,6 +80,9 @@ class AttractorClassifier(BackboneClassifier):
 
     monitor = "val/accuracy"
     divergence_hint = "lower the learning rate (model.optimizer, model.optimizers) or model.dt"
+    certified_norm: NormName = "l2"
+    certified_box = (-math.inf, math.inf)
+    certified_seconds = 2.0
     attractors: Tensor
     embedding: nn.Linear | None
     val_metrics: AttractorMetrics
@@ -93,6 +101,7 @@ class AttractorClassifier(BackboneClassifier):
         num_realisations: int = 1,
         backbone: nn.Module | None = None,
         nodes: int | None = None,
+        basins: BasinTraining | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
         super().__init__(num_classes=len(attractors), **optimization)
@@ -117,6 +126,10 @@ class AttractorClassifier(BackboneClassifier):
         self.integrator = integrator
         self.bound = bound
         self.num_realisations = num_realisations
+        self.basins = basins
+        if basins is not None:
+            self.monitor, self.monitor_mode = "val/accuracy", "max"
+        self._traps: tuple[Tensor, Traps] | None = None
         self._training_calls = 0
         self.logit_scale = _logit_scale(attractors)
         self.val_metrics = AttractorMetrics(len(attractors), num_realisations, closeness)
@@ -160,7 +173,9 @@ class AttractorClassifier(BackboneClassifier):
         return self.noise(NoiseStream.FORWARD, self._training_calls if self.training else 0, realisation)
 
     def _final_state(self, images: Tensor, noise: DampedNoise | None) -> Tensor:
-        x, field = self.initial_state(images), self.field()
+        return self._fly(self.field(), self.initial_state(images), noise)
+
+    def _fly(self, field: VectorField, x: Tensor, noise: DampedNoise | None) -> Tensor:
         if self.integrator == "euler" and has_fused_step(field):
             return integrate_fused(field, x, self.dt, self.num_steps, self.bound, noise)
         return integrate(field, x, self.dt, self.num_steps, self._step(noise))
@@ -221,9 +236,27 @@ class AttractorClassifier(BackboneClassifier):
                 "steps", self.steps, self.steps * len(images) * self.attractors.shape[1], images.device
             )
         noise = self.noise(NoiseStream.TRAIN, self.global_step, batch_idx)
-        loss = _squared_distance(self._final_state(images, noise), self.attractors[labels])
+        if self.basins is None:
+            loss = squared_distance(self._final_state(images, noise), self.attractors[labels])
+        else:
+            loss = self._basin_loss(self.basins, images, labels, noise, batch_idx)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
+
+    def _basin_loss(
+        self, basins: BasinTraining, images: Tensor, labels: Tensor, noise: DampedNoise | None, batch_idx: int
+    ) -> Tensor:
+        field = self.field()
+        valid = "must be null: this model's field is no CoupledField"
+        require(isinstance(field, CoupledField), "basins", type(field).__name__, valid)
+        return basins.loss(
+            lambda x: self.logits_of(self._fly(field, x, noise)),
+            lambda x: states(field, x, self.dt, self.steps, self._step(None)),
+            cast(CoupledField, field).coupling,
+            self.initial_state(images),
+            labels,
+            keyed_generator(self.device, self.global_rank, self.global_step, batch_idx),
+        )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = self.evaluation_batch(batch)
@@ -252,6 +285,41 @@ class AttractorClassifier(BackboneClassifier):
         super().on_test_epoch_start()
         self.test_errors.reset()
 
+    def noise_is_silent(self) -> bool:
+        """Whether evaluation is without noise."""
+        return self.num_realisations == 1 and self.noise(NoiseStream.FORWARD, 0, 0) is None
+
+    def certified_radii(self, images: Tensor, labels: Tensor) -> Tensor:
+        """L2 radii within which images (B, C, H, W) are proved to keep their labels (B,) at the evaluation.
+
+        By tubes: see :mod:`~lightning_attractors.certificates.tubes`. In image space where pixels are the
+        nodes, or behind a backbone whose Lipschitz constant is certified. An image takes at most about
+        ``certified_seconds``; what is not finished counts as 0.
+
+        Returns:
+            Shape (B,), float64; 0 where the label does not win.
+
+        Raises:
+            SettingError: if there is noise in evaluation, the field does not say how its nodes bend, the
+                backbone has no certified constant, or ``forward`` may compute something else.
+        """
+        return certified_radii(self, AttractorClassifier, images, labels)
+
+    def basin_radii(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Radii as those of :meth:`certified_radii`, within which all ends at the label's attractor, for ever.
+
+        For models of up to 128 nodes: the tube has to end in the :meth:`traps` of the attractor.
+        """
+        return certified_basins(self, AttractorClassifier, images, labels)
+
+    def traps(self) -> Traps:
+        """A ball around each attractor that every state comes back to, nearer than before, for ever."""
+        field = self.field()
+        coupling = field.coupling if isinstance(field, CoupledField) else self.attractors
+        if self._traps is None or not torch.equal(self._traps[0], coupling):
+            self._traps = coupling.detach().clone(), traps_of(self)
+        return self._traps[1]
+
     def mse_over_time(self) -> Tensor:
         """MSE(t) over the test images, shape (eval_steps + 1,), after ``trainer.test``."""
         curve: Tensor = self.test_errors.compute()
@@ -263,39 +331,6 @@ class AttractorClassifier(BackboneClassifier):
         if not torch.allclose(theirs.to(self.attractors), self.attractors, rtol=1e-5, atol=1e-6):
             valid = "what plants the attractors must be as it was: patterns, block, eigenvalue, c, gain or a"
             raise SettingError("ckpt_path", "a checkpoint with other attractors", valid)
-
-
-class AttractorMetrics(nn.Module):
-    """The metrics of one stage; their names are the names they are logged by.
-
-    Over several realisations of the noise, each counts as a state of its own; ``accuracy_spread`` is the
-    standard deviation of the accuracy across them.
-    """
-
-    def __init__(self, num_classes: int, num_realisations: int, closeness: dict[str, Metric]) -> None:
-        super().__init__()
-        # labels have been checked, and to check them again would wait for the device at every batch
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        self.loss = MeanMetric()
-        self._comparing = ["overlap", *closeness]
-        for name, metric in {"overlap": Overlap(), **closeness}.items():
-            self.add_module(name, metric.clone())
-        self.accuracy_spread = AccuracySpread(num_realisations) if num_realisations > 1 else None
-
-    def update(
-        self, logits: Tensor, states: Tensor, targets: Tensor, labels: Tensor, realisation: int
-    ) -> None:
-        """Add the final states (B, N) of one realisation, whose attractors are ``targets`` (B, N)."""
-        self.accuracy.update(logits, labels)
-        self.loss.update(_squared_distance(states, targets), weight=len(labels))
-        for name in self._comparing:
-            cast(Metric, self.get_submodule(name)).update(states, targets)
-        if self.accuracy_spread is not None:
-            self.accuracy_spread.update(logits.argmax(dim=1) == labels, realisation)
-
-
-def _squared_distance(states: Tensor, targets: Tensor) -> Tensor:
-    return (states - targets).square().sum(dim=1).mean()
 
 
 def _overlaps(states: Tensor, attractors: Tensor) -> Tensor:
@@ -311,3 +346,6 @@ def _logit_scale(attractors: Tensor) -> float:
     closest = float(margins.fill_diagonal_(torch.inf).min())
     odds = _CONFIDENCE_AT_ATTRACTOR / (1 - _CONFIDENCE_AT_ATTRACTOR)
     return math.log(odds * (len(attractors) - 1)) / closest
+
+
+remember(AttractorClassifier, COMPUTES_BY)

@@ -25,6 +25,7 @@ from lightning_attractors.metrics import DistanceAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier, NoiseStream
 from lightning_attractors.models.backbones import count_nodes
 from lightning_attractors.models.base import OptimizationSettings
+from lightning_attractors.models.basin_training import BasinTraining
 from lightning_attractors.models.pattern_digits import Patterns
 from lightning_attractors.models.planting import coupling_scale, plant
 from lightning_attractors.random import keyed_generator
@@ -74,6 +75,7 @@ class CVFR(AttractorClassifier):
         backbone: gives features, of any shape, of a batch of images; by default they are the C·H·W pixels.
         nodes: number of nodes N; a linear map, ``embedding``, leads to them from the features. By default
             each feature is a node.
+        basins: how to train for wide basins, if at all.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Raises:
@@ -112,6 +114,7 @@ class CVFR(AttractorClassifier):
         integrator: IntegratorName = "euler",
         backbone: nn.Module | None = None,
         nodes: int | None = None,
+        basins: BasinTraining | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
         require(0 <= sigma < math.inf, "sigma", sigma, "must be finite and at least 0")
@@ -151,10 +154,11 @@ class CVFR(AttractorClassifier):
             num_realisations=n_realisations if sigma > 0 and eval_noise else 1,
             backbone=backbone,
             nodes=nodes,
+            basins=basins,
             **optimization,
         )
         self.save_settings(
-            "backbone", ignore=("gain", "patterns") if isinstance(patterns, Tensor) else ("gain",)
+            "backbone", "basins", ignore=("gain", "patterns") if isinstance(patterns, Tensor) else ("gain",)
         )
         self.gain = gain
         self.beta = coupling_scale(num_nodes)

@@ -16,6 +16,7 @@ from lightning_attractors.metrics import AttractorAccuracy
 from lightning_attractors.models.attractor import AttractorClassifier
 from lightning_attractors.models.backbones import count_nodes
 from lightning_attractors.models.base import OptimizationSettings
+from lightning_attractors.models.basin_training import BasinTraining
 
 # Share of the stability bound that trained eigenvalues may use; the rest is the slowest decay rate.
 _BOUND_SHARE = 0.99
@@ -47,6 +48,7 @@ class SANODE(AttractorClassifier):
         backbone: gives features, of any shape, of a batch of images; by default they are the C·H·W pixels.
         nodes: number of nodes N; a linear map, ``embedding``, leads to them from the features. By default
             each feature is a node.
+        basins: how to train for wide basins, if at all.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Raises:
@@ -74,6 +76,7 @@ class SANODE(AttractorClassifier):
         block: int | None = None,
         backbone: nn.Module | None = None,
         nodes: int | None = None,
+        basins: BasinTraining | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
         require_sensible("a", a)
@@ -93,9 +96,10 @@ class SANODE(AttractorClassifier):
             bound=_CLIP * a,
             backbone=backbone,
             nodes=nodes,
+            basins=basins,
             **optimization,
         )
-        self.save_settings("backbone")
+        self.save_settings("backbone", "basins")
         self.a = a
         self.beta = 1 / math.sqrt(num_nodes)
         self.gamma = nn.Parameter(torch.tensor(float(gamma)))
