@@ -250,11 +250,11 @@ class AttractorClassifier(BackboneClassifier):
         valid = "must be null: this model's field is no CoupledField"
         require(isinstance(field, CoupledField), "basins", type(field).__name__, valid)
         return basins.loss(
-            lambda x: self.logits_of(self._fly(field, x, noise)),
+            lambda x: self._fly(field, x, noise),
             lambda x: states(field, x, self.dt, self.steps, self._step(None)),
             cast(CoupledField, field).coupling,
             self.initial_state(images),
-            labels,
+            self.attractors[labels],
             keyed_generator(self.device, self.global_rank, self.global_step, batch_idx),
         )
 
@@ -306,7 +306,7 @@ class AttractorClassifier(BackboneClassifier):
         return certified_radii(self, AttractorClassifier, images, labels)
 
     def basin_radii(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Radii as those of :meth:`certified_radii`, within which all ends at the label's attractor, for ever.
+        """Radii as those of :meth:`certified_radii` within which all ends at the label's attractor, for ever.
 
         For models of up to 128 nodes: the tube has to end in the :meth:`traps` of the attractor.
         """

@@ -8,70 +8,61 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lightning_attractors.errors import require
 
 
 @dataclass(frozen=True)
 class BasinTraining:
-    r"""CE(s · logits(x + v), y) + g Σ_k ‖x_k(x + q) − x_k(x − q)‖² / (2ρ)² + c ‖W‖_F², with ‖v‖ ≤ ‖q‖ = ρ.
+    r"""‖x_T(x + v) − φ‖² + g Σ_k ‖x_k(x + q) − x_k(x − q)‖² / (2ρ)² + c ‖W‖_F², with ‖v‖ ≤ ‖q‖ = ρ.
 
     What bounds a tube is how far its flight spreads small deviations, how much it bends, and how far the end
-    is from another class. v is along the gradient of the loss, of random length: the margin at the end. q is
-    that direction or a random one, and the differences are of whole steps of size ρ, so that they hold the
-    bending: the growth along the flight. ‖W‖_F bounds what one step can do. The classes need only be on their
-    sides at the end, as the flow goes on to the attractors: nothing has to be carried there in a hurry.
+    is from another class. v is along the gradient of the first term, of random length: the margin at the end.
+    q is that direction or a random one, and the differences are of whole steps of size ρ, so that they hold
+    the bending too: the growth along the flight. ‖W‖_F bounds what one step can do.
 
     Args:
         radius: ρ, L2, in the space of the states, above 0.
         growth: g, at least 0.
         coupling: c, at least 0.
-        sharpness: s, by which logits, confident at attractors, are multiplied; above 0.
 
     Raises:
         SettingError: if a setting lies outside its range.
     """
 
     radius: float = 1.0
-    growth: float = 0.1
+    growth: float = 5.0
     coupling: float = 1e-3
-    sharpness: float = 3.0
 
     def __post_init__(self) -> None:
-        for name, value in (("radius", self.radius), ("sharpness", self.sharpness)):
-            require(0 < value < math.inf, f"basins.{name}", value, "must be above 0 and finite")
+        require(0 < self.radius < math.inf, "basins.radius", self.radius, "must be above 0 and finite")
         for name, value in (("growth", self.growth), ("coupling", self.coupling)):
             require(0 <= value < math.inf, f"basins.{name}", value, "must be at least 0 and finite")
 
     def loss(
         self,
-        logits_of: Callable[[Tensor], Tensor],
+        end_of: Callable[[Tensor], Tensor],
         path_of: Callable[[Tensor], Iterable[Tensor]],
         coupling: Tensor,
         states: Tensor,
-        labels: Tensor,
+        targets: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
         """The loss of a batch.
 
         Args:
-            logits_of: from initial states (B, N) to logits (B, K).
+            end_of: from initial states (B, N) to the last ones.
             path_of: from initial states to the states after every step, the first one included.
             coupling: W, shape (N, N).
             states: initial states, shape (B, N).
-            labels: shape (B,).
+            targets: φ, the attractors of their labels, shape (B, N).
             generator: of random directions and lengths.
         """
-
-        def cross_entropy(x: Tensor) -> Tensor:
-            return functional.cross_entropy(self.sharpness * logits_of(x), labels, reduction="sum")
-
         leaf = states.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(cross_entropy(leaf), leaf)
+        (gradient,) = torch.autograd.grad((end_of(leaf) - targets).square().sum(), leaf)
         worst = self.radius * _directions(gradient)
         lengths = torch.rand(len(states), 1, generator=generator, device=states.device, dtype=states.dtype)
-        loss = (cross_entropy(states + lengths * worst)) / len(states)
+        loss = (end_of(states + lengths * worst) - targets).square().sum(dim=1).mean()
         if self.growth > 0:
             half = (len(states) + 1) // 2
             noise = torch.empty_like(worst[:half]).normal_(generator=generator)
