@@ -72,6 +72,7 @@ class PreparedFlight:
             straight = ((self.jacobians[k] + growth) * straight + noise) * SLACK
             rest = (self.jacobians[k] * rest + added + noise) * SLACK
         reach = radii[:, None] * self.rows[-1] + rest[:, None]
+        alive &= flight.inside(self.centers[-1].abs() + reach)
         margins = flight.margins_at(self.centers[-1], reach, self.labels) - lost * SLACK
         return alive & (margins.scatter(1, self.labels[:, None], torch.inf) > 0).all(dim=1)
 
