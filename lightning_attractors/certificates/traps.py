@@ -98,10 +98,11 @@ def _returns(flight: Flight, attractors: Tensor, radius: Tensor, most: int) -> _
     rate, error = torch.full_like(radius, torch.inf), torch.zeros_like(radius)
     steps, decided = torch.zeros_like(radius).long(), torch.zeros_like(radius).bool()
     right = (flight.margins(tube, classes) > 0).all(dim=1)
+    lost = torch.zeros_like(right)
     for step in range(1, most + 1):
         tube, point = flight.step(tube), flight.step(point)
         right &= (flight.margins(tube, classes) > 0).all(dim=1)
-        lost = flight.within(tube).logical_not()
+        lost |= ~flight.within(tube)
         share = distance(tube, attractors) / radius
         better = (share < torch.where(rate.isinf(), _LARGEST_RATE, rate)) & ~lost
         rate, steps = torch.where(better, share, rate), torch.where(better, step, steps)
