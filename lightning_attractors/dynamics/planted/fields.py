@@ -37,7 +37,7 @@ class CoupledField(ABC):
         """s(x), node by node."""
 
     def pointwise(self) -> tuple[Pointwise, Pointwise] | None:
-        """r and s with bounds of their derivatives, for certificates of basins; None, and there are none."""
+        """R and s with bounds of their derivatives, for certificates of basins; None, and there are none."""
         return None
 
 

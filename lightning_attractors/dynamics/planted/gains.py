@@ -30,7 +30,7 @@ class Gain(ABC):
         """f′(x), elementwise; a new tensor."""
 
     def pointwise(self) -> Pointwise | None:
-        """f with bounds of its derivatives, for certificates of basins; None, and there are none."""
+        """F with bounds of its derivatives, for certificates of basins; None, and there are none."""
         return None
 
     def alphabet(self, slope: float) -> list[float]:

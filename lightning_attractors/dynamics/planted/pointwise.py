@@ -19,7 +19,7 @@ class Pointwise(ABC):
 
     @abstractmethod
     def derivative(self, x: Tensor, order: int) -> Tensor:
-        """h itself at x for the order 0, or its derivative of the order 1, 2 or 3."""
+        """H itself at x for the order 0, or its derivative of the order 1, 2 or 3."""
 
     @abstractmethod
     def extrema(self, order: int) -> tuple[float, ...]:
