@@ -80,13 +80,14 @@ def find_traps(flight: Flight, most_steps: int = 100) -> Traps:
         held = tried.rate < _LARGEST_RATE
         low, high = torch.where(held, middle, low), torch.where(held, high, middle)
         found = _Return(*(torch.where(held, new, old) for new, old in zip(tried, found, strict=True)))
-    precision = _precision(flight, low, found, most_steps)
+    precision = _precision(flight, low, found)
     return Traps(attractors, low, found.steps, found.rate, precision, found.decided)
 
 
-def _precision(flight: Flight, radius: Tensor, found: _Return, most: int) -> Tensor:
+def _precision(flight: Flight, radius: Tensor, found: _Return) -> Tensor:
     """How near states of balls that have been found to return come to their attractors, shape (K,)."""
     precision, held = found.farthest, radius > 0
+    most = 2 * int(found.steps.max())
     for _ in range(_MOST_SHRINKINGS):
         # of the others nothing is asked: not a number is followed for one step only
         radius = (radius * found.rate).where(held, torch.nan)
