@@ -12,14 +12,9 @@ SHAPES = {6: (1, 2, 3), 8: (1, 2, 4), 9: (1, 3, 3), 12: (1, 3, 4), 49: (1, 7, 7)
 def small_model(kind, integrator="euler", nodes=8, classes=3, seed=0, **settings):
     """A model in evaluation, untrained, with a coupling that is not small."""
     torch.manual_seed(seed)
-    family = {"wells": SANODE, "rates": CVFR}[kind]
-    model = family(
-        num_classes=classes,
-        image_shape=SHAPES[nodes],
-        coupling="projected",
-        integrator=integrator,
-        **settings,
-    )
+    family, own = {"wells": (SANODE, {}), "rates": (CVFR, {"patterns": "blocks", "c": 0.25})}[kind]
+    shared = {"num_classes": classes, "image_shape": SHAPES[nodes], "coupling": "projected"}
+    model = family(**shared, **own, integrator=integrator, **settings)
     with torch.no_grad():
         model.coupling.weight.add_(torch.randn_like(model.coupling.weight) * 0.5)
     if kind == "wells":
