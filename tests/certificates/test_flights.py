@@ -52,9 +52,8 @@ def climbing(flight, tubes, starts, norm, radii, generator, steps=8):
     for _ in range(steps):
         u.requires_grad_()
         passed = flown(flight, starts + radii[:, None] * u)
-        off = torch.stack(
-            [passed[k, d, :, n] - tubes[k].center[:, n] for d, (k, n) in enumerate(zip(at, node))]
-        )
+        centers = torch.stack([tube.center for tube in tubes])
+        off = passed[at, torch.arange(40), :, node] - centers[at, :, node]
         (slope,) = torch.autograd.grad(off.abs().sum(), u)
         u = towards(u.detach() + towards(slope, norm), norm)
     return u
