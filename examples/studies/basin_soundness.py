@@ -1,7 +1,7 @@
 """Is a certified basin ever left? ``python examples/studies/basin_soundness.py runs/sa_node/version_0``.
 
 Certifies the L2 radius of test images of a finished run of SA-nODE or CVFR, given by its folder or by a
-checkpoint in it, and attacks every image at its own radius, in float64 through the unrolled map and in float32
+checkpoint in it, and attacks all of them at their own radii, in float64 by the unrolled map and in float32
 as the model runs: random starts on the sphere, the worst directions of the first order (singular vectors of
 the transition matrix at several times, gradients of the margins), and gradient descent of the margin with
 restarts. Prints one table, and exits with 1 if a certificate is broken. The last column is how far from an
