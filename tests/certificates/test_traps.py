@@ -4,7 +4,7 @@ import pytest
 import torch
 from flying import flight_of_small, flown, on_sphere, small_model, uncoupled
 
-from lightning_attractors.certificates.traps import distance, find_traps
+from lightning_attractors.certificates.traps import _returns, distance, find_traps
 from lightning_attractors.certificates.tubes import ball
 
 COUNT = 10_000
@@ -125,3 +125,6 @@ def test_a_ball_that_the_clip_touches_on_its_way_is_no_trap():
     assert sizes[-1] < max(sizes)
     narrow = dataclasses.replace(flight, bound=(sizes[-1] + max(sizes)) / 2)
     assert (find_traps(narrow, most_steps=40).radius < free.radius).all()
+    # while another ball is still followed, this one comes back into what the clip leaves alone
+    radii = free.radius * torch.tensor([1.0, 0.01]).double()
+    assert _returns(narrow, radii, 40, second_order=True).rate.isinf().tolist() == [True, False]
