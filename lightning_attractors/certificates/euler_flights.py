@@ -1,10 +1,10 @@
 r"""Flights of many nodes under Euler's method: everything of an image that no radius changes, computed once.
 
-A deviation from the trajectory c_k of an image is d_k = Φ_k u + w_k, with u in the ball of radius r, and Φ_k the
-product of the Jacobians J_k = diag(1 + Δt r′) + Δt W diag(s′). The rest grows as w_{k+1} = J_k w_k + t_k with
-t_k = Δt (½r″δ² + W ½s″δ²). Of Φ only the lengths of the rows and the norm are kept, of J_k only its norm, and of
-every margin the adjoint λ_k, so that what the rest does to the margin, Σ_k ⟨λ_{k+1}, t_k⟩, is no product of
-norms. What is left for a radius is arithmetic with vectors of N numbers.
+A deviation from the trajectory c_k of an image is d_k = Φ_k u + w_k, with u in the ball of radius r, and Φ_k
+the product of the Jacobians J_k = diag(1 + Δt r′) + Δt W diag(s′). The rest grows as w_{k+1} = J_k w_k + t_k
+with t_k = Δt (½r″δ² + W ½s″δ²). Of Φ only the lengths of the rows and the norm are kept, of J_k only its
+norm, and of every margin the adjoint λ_k, so that what the rest does to the margin, Σ_k ⟨λ_{k+1}, t_k⟩, is
+no product of norms. What is left for a radius is arithmetic with vectors of N numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lightning_attractors.certificates.flights import Flight
 from lightning_attractors.certificates.tubes import SLACK, spectral_norm
 from lightning_attractors.dynamics.planted import Pointwise
 
-# The norm of Φ_k is off by less than the eighth root of the nodes, which the product of the ‖J_k‖ makes up for.
+# The norm of Φ_k is off by the eighth root of the nodes at most, which the product of the ‖J_k‖ makes up for.
 _SQUARINGS = 1
 
 
@@ -72,6 +72,7 @@ class PreparedFlight:
             straight = ((self.jacobians[k] + growth) * straight + noise) * SLACK
             rest = (self.jacobians[k] * rest + added + noise) * SLACK
         reach = radii[:, None] * self.rows[-1] + rest[:, None]
+        alive &= flight.inside(self.centers[-1].abs() + reach)
         margins = flight.margins_at(self.centers[-1], reach, self.labels) - lost * SLACK
         return alive & (margins.scatter(1, self.labels[:, None], torch.inf) > 0).all(dim=1)
 

@@ -72,7 +72,7 @@ def basin_radii(
     norm: NormName = "l2",
     seconds_per_image: float = 60.0,
 ) -> Tensor:
-    """Radii of the balls around states of which every state ends at the label's attractor, and stays, for ever.
+    """Radii of the balls around states from which every state ends at the label's attractor, for ever.
 
     Args:
         flight: the map, of up to 128 nodes.

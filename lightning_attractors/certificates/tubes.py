@@ -56,11 +56,11 @@ def spectral_norm(matrices: Tensor, squarings: int = _SQUARINGS) -> Tensor:
         return (found * largest[..., 0, 0] * SLACK).masked_fill(lost[..., 0, 0], torch.inf)
     logarithm = torch.zeros_like(largest)
     for n in range(squarings):
-        size = torch.linalg.matrix_norm(gram, keepdim=True)
+        size = torch.linalg.matrix_norm(gram, keepdim=True).clamp(min=1e-150)
         logarithm = logarithm + size.log() / 2**n
         gram = (gram / size) @ (gram / size)
     logarithm = logarithm + torch.linalg.matrix_norm(gram, keepdim=True).log() / 2**squarings
-    return ((logarithm / 2).exp() * largest)[..., 0, 0] * SLACK
+    return (((logarithm / 2).exp() * largest)[..., 0, 0] * SLACK).masked_fill(lost[..., 0, 0], torch.inf)
 
 
 class Remainders:

@@ -30,7 +30,7 @@ from lightning_attractors.metrics import TrajectoryError
 from lightning_attractors.models.attractor_metrics import AttractorMetrics, squared_distance
 from lightning_attractors.models.backbones import count_features
 from lightning_attractors.models.base import OptimizationSettings
-from lightning_attractors.models.basin_training import BasinTraining
+from lightning_attractors.models.basin_training import BasinTraining, Flown
 from lightning_attractors.models.basins import COMPUTES_BY, certified_basins, certified_radii, traps_of
 from lightning_attractors.models.behind_backbone import BackboneClassifier
 from lightning_attractors.models.memory import require_memory
@@ -128,6 +128,8 @@ class AttractorClassifier(BackboneClassifier):
         self.num_realisations = num_realisations
         self.basins = basins
         if basins is not None:
+            valid = f"must be at most steps, {steps}"
+            require(basins.decide <= steps, "basins.decide", basins.decide, valid)
             self.monitor, self.monitor_mode = "val/accuracy", "max"
         self._traps: tuple[Tensor, Traps] | None = None
         self._training_calls = 0
@@ -173,12 +175,12 @@ class AttractorClassifier(BackboneClassifier):
         return self.noise(NoiseStream.FORWARD, self._training_calls if self.training else 0, realisation)
 
     def _final_state(self, images: Tensor, noise: DampedNoise | None) -> Tensor:
-        return self._fly(self.field(), self.initial_state(images), noise)
+        return self._fly(self.field(), self.initial_state(images), noise, self.num_steps)
 
-    def _fly(self, field: VectorField, x: Tensor, noise: DampedNoise | None) -> Tensor:
+    def _fly(self, field: VectorField, x: Tensor, noise: DampedNoise | None, steps: int) -> Tensor:
         if self.integrator == "euler" and has_fused_step(field):
-            return integrate_fused(field, x, self.dt, self.num_steps, self.bound, noise)
-        return integrate(field, x, self.dt, self.num_steps, self._step(noise))
+            return integrate_fused(field, x, self.dt, steps, self.bound, noise)
+        return integrate(field, x, self.dt, steps, self._step(noise))
 
     def _states(self, images: Tensor, steps: int, noise: DampedNoise | None) -> Iterator[Tensor]:
         return states(self.field(), self.initial_state(images), self.dt, steps, self._step(noise))
@@ -249,14 +251,16 @@ class AttractorClassifier(BackboneClassifier):
         field = self.field()
         valid = "must be null: this model's field is no CoupledField"
         require(isinstance(field, CoupledField), "basins", type(field).__name__, valid)
-        return basins.loss(
-            lambda x: self._fly(field, x, noise),
-            lambda x: states(field, x, self.dt, self.steps, self._step(None)),
+        flown = Flown(
+            lambda x, count: self._fly(field, x, noise, count),
+            lambda x, count: states(field, x, self.dt, count, self._step(None)),
+            self.logits_of,
+            self.attractors,
             cast(CoupledField, field).coupling,
-            self.initial_state(images),
-            self.attractors[labels],
-            keyed_generator(self.device, self.global_rank, self.global_step, batch_idx),
+            self.steps,
         )
+        generator = keyed_generator(self.device, self.global_rank, self.global_step, batch_idx)
+        return basins.loss(flown, self.initial_state(images), labels, generator)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = self.evaluation_batch(batch)
