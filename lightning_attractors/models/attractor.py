@@ -31,7 +31,7 @@ from lightning_attractors.models.attractor_metrics import AttractorMetrics, squa
 from lightning_attractors.models.backbones import count_features
 from lightning_attractors.models.base import OptimizationSettings
 from lightning_attractors.models.basin_training import BasinTraining
-from lightning_attractors.models.basins import COMPUTES_BY, certified_basins, certified_radii, traps_of
+from lightning_attractors.models.basins import COMPUTES_BY, certified_basins, certified_radii, traps_of, tubes
 from lightning_attractors.models.behind_backbone import BackboneClassifier
 from lightning_attractors.models.memory import require_memory
 from lightning_attractors.random import keyed_generator
@@ -311,6 +311,10 @@ class AttractorClassifier(BackboneClassifier):
         For models of up to 128 nodes: the tube has to end in the :meth:`traps` of the attractor.
         """
         return certified_basins(self, AttractorClassifier, images, labels)
+
+    def tubes(self, images: Tensor, radii: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """At every step states (B, N), and how far in L2 those of images within radii (B,) may be of them."""
+        return tubes(self, images, radii)
 
     def traps(self) -> Traps:
         """A ball around each attractor that every state comes back to, nearer than before, for ever."""
