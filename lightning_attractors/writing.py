@@ -71,10 +71,10 @@ def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return table.getvalue()
 
 
-def as_png(figure: Figure) -> bytes:
+def as_png(figure: Figure, dpi: int = 120) -> bytes:
     """The content of a PNG file with the figure."""
     picture = io.BytesIO()
-    figure.savefig(picture, dpi=120, format="png")
+    figure.savefig(picture, dpi=dpi, format="png")
     return picture.getvalue()
 
 

@@ -16,6 +16,8 @@ from lightning_attractors.contracts import (
     HasEquilibria,
     HasGainBounds,
     HasStepMap,
+    HasTraps,
+    HasTubes,
     certificate_of,
     certified_norm,
     equilibria_of,
@@ -28,6 +30,8 @@ from lightning_attractors.contracts import (
     phase_of,
     phases_of,
     step_map_of,
+    traps_of,
+    tubes_of,
     vector_field_of,
 )
 from lightning_attractors.data import LettersDataModule
@@ -79,7 +83,15 @@ def test_no_attribute_is_looked_up_by_a_string_elsewhere():
 
 def test_a_module_that_keeps_no_contract_is_found_to_keep_none():
     module = Plain()
-    for find in (certificate_of, equilibria_of, vector_field_of, step_map_of, gain_bounds_of):
+    for find in (
+        certificate_of,
+        equilibria_of,
+        vector_field_of,
+        step_map_of,
+        gain_bounds_of,
+        traps_of,
+        tubes_of,
+    ):
         assert find(module) is None
     for find in (filter_learner, phase_of, frozen_part, contracts.currents_of, contracts.norm_exponent):
         assert find(module) is None
@@ -98,6 +110,9 @@ def test_the_models_here_keep_theirs():
     for model in (SANODE(2, (1, 3, 3)), CVFR(2, (1, 3, 3))):
         assert isinstance(model, HasEquilibria)
         assert isinstance(model, HasStepMap)
+        assert isinstance(model, HasTraps)
+        assert isinstance(model, HasTubes)
+        assert tubes_of(model) is model
         assert equilibria_of(model)().shape == (2, 9)
         assert monitored(model)[0].startswith("val/")
     for model in (NMODE(3, (1, 7, 7), width=4), NonexpansiveNet(3, (1, 12, 12))):

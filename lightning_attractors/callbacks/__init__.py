@@ -1,5 +1,6 @@
 """Callbacks for any Lightning project: certificates, guards and pictures."""
 
+from lightning_attractors.callbacks.basin_pictures import BasinPictures
 from lightning_attractors.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_attractors.callbacks.epoch_lines import EpochLines
 from lightning_attractors.callbacks.f_score import CollapsedError, FScore
@@ -10,6 +11,7 @@ from lightning_attractors.callbacks.stability import StabilityCertificate, Unsta
 
 __all__ = [
     "AttractorPictures",
+    "BasinPictures",
     "BestCheckpoint",
     "BrokenCertificateError",
     "CollapsedError",

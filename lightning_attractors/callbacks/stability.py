@@ -23,8 +23,15 @@ from lightning_attractors.callbacks.equilibria import (
     summarize,
 )
 from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
+from lightning_attractors.callbacks.traps import TrapReport, look_for_traps
 from lightning_attractors.certificates import EquilibriumCertificate, certify_equilibria, check_maps
-from lightning_attractors.contracts import equilibria_of, gain_bounds_of, step_map_of, vector_field_of
+from lightning_attractors.contracts import (
+    equilibria_of,
+    gain_bounds_of,
+    step_map_of,
+    traps_of,
+    vector_field_of,
+)
 from lightning_attractors.errors import SettingError, require
 
 Violation = Literal["warn", "stop", "raise"]
@@ -55,9 +62,15 @@ class StabilityCertificate(Callback):
     amplify a change of its input. They stand in ``stability.json`` under ``gain_bounds``; one that is not
     finite bounds nothing, and counts like an equilibrium that is not certified.
 
+    **Traps.** With ``traps`` a module that has ``traps()``, as the attractor models have, is asked for them
+    at the end of fit and of test: for every attractor the radius of a ball whose states come back, nearer
+    than before, for ever (:mod:`~lightning_attractors.certificates.traps`). They stand beside the other
+    figures of the attractor; where none can be looked for, ``traps`` says why.
+
     All numbers go to the loggers as scalars ``stability/<name>``, and to ``stability.json`` in the run's
-    folder. They are computed from a float64 copy of the module on the CPU, outside autocast, on rank 0: they
-    speak of the maps in exact arithmetic, about whose fixed points lower precision adds its rounding.
+    folder. But for the traps, which are of the float32 numbers that run, they are computed from a float64
+    copy of the module on the CPU, outside autocast, on rank 0: they speak of the maps in exact arithmetic,
+    about whose fixed points lower precision adds its rounding.
 
     Args:
         every_n_epochs: how often to certify while training, at least 1; the end of fit and test is always
@@ -68,10 +81,12 @@ class StabilityCertificate(Callback):
         equilibria: takes the module, gives its equilibria (K, N).
         vector_field: takes the module and states (B, N), gives F of the same shape.
         step_map: takes the module and states (B, N), gives the states after one step.
+        traps: whether to look for traps: for 5 attractors of 49 nodes that takes about a minute on one core.
 
     Attributes:
         certificates: the newest certificates, one per equilibrium; None before the first.
         gain_bounds: the newest gain bounds by name; None before the first.
+        trap_report: the newest traps; None before the first.
 
     Raises:
         SettingError: before training or testing, if a setting is out of range, the module has neither
@@ -88,6 +103,7 @@ class StabilityCertificate(Callback):
         equilibria: Callable[[L.LightningModule], Tensor] | None = None,
         vector_field: Callable[[L.LightningModule, Tensor], Tensor] | None = None,
         step_map: Callable[[L.LightningModule, Tensor], Tensor] | None = None,
+        traps: bool = False,
     ) -> None:
         require(every_n_epochs >= 1, "every_n_epochs", every_n_epochs, "must be at least 1")
         require(
@@ -105,9 +121,11 @@ class StabilityCertificate(Callback):
             "vector_field": vector_field,
             "step_map": step_map,
         }
+        self.traps = traps
         self._certified_step = -1
         self.certificates: list[EquilibriumCertificate] | None = None
         self.gain_bounds: dict[str, float] | None = None
+        self.trap_report: TrapReport | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         maps, gain = self._maps(pl_module), gain_bounds_of(pl_module)
@@ -119,6 +137,9 @@ class StabilityCertificate(Callback):
                 f"{type(pl_module).__name__} has no {missing[0]}(), so give the callback a callable for it, "
                 "or the module gain_bounds()",
             )
+        own = traps_of(pl_module) and equilibria_of(pl_module) and self._callables["equilibria"] is None
+        valid = f"must be false: {type(pl_module).__name__} has no traps() of equilibria() of its own"
+        require(bool(own) or not self.traps, "StabilityCertificate.traps", self.traps, valid)
 
     def _maps(self, module: nn.Module) -> dict[str, Callable[..., Tensor] | None]:
         """What the callback was given, or else the module has, of equilibria and maps.
@@ -134,7 +155,7 @@ class StabilityCertificate(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._certified_step = -1
-        self.certificates = self.gain_bounds = None
+        self.certificates = self.gain_bounds = self.trap_report = None
         self._rehearse(pl_module)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -145,13 +166,15 @@ class StabilityCertificate(Callback):
             self._certify(trainer, pl_module, "fit")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._certified_step != trainer.global_step:
-            self._certify(trainer, pl_module, "fit")
+        if self.traps or self._certified_step != trainer.global_step:
+            self._certify(trainer, pl_module, "fit", self.traps)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._certify(trainer, pl_module, "test")
+        self._certify(trainer, pl_module, "test", self.traps)
 
-    def _certify(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def _certify(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str, with_traps: bool = False
+    ) -> None:
         self._certified_step = trainer.global_step
         folder = run_folder(trainer)
         failures: list[str] = []
@@ -161,6 +184,8 @@ class StabilityCertificate(Callback):
                 report |= self._report_equilibria(trainer, pl_module, failures)
             if gain_bounds_of(pl_module) is not None:
                 report |= self._report_gain(trainer, pl_module, failures)
+            if with_traps:
+                self._report_traps(trainer, pl_module, report)
             if not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 write_atomically(folder / "stability.json", json.dumps(report, indent=2) + "\n")
         failures = trainer.strategy.broadcast(failures)
@@ -187,6 +212,13 @@ class StabilityCertificate(Callback):
             failures.append(f"gain bounds {failed} are not finite")
         log_scalars(trainer, {f"stability/{name}": bound for name, bound in self.gain_bounds.items()})
         return {"gain_bounds": {name: finite_or_none(bound) for name, bound in self.gain_bounds.items()}}
+
+    def _report_traps(self, trainer: L.Trainer, module: L.LightningModule, report: dict[str, Any]) -> None:
+        # of the very numbers that run: the float64 copy would have a coupling of its own
+        with _exact_arithmetic(module.device.type):
+            self.trap_report = look_for_traps(module)
+        log_scalars(trainer, self.trap_report.scalars())
+        self.trap_report.enter(report)
 
     def certify(self, module: L.LightningModule) -> list[EquilibriumCertificate]:
         """Certificates of a module's equilibria, one per equilibrium; the module is not changed.
@@ -268,9 +300,9 @@ def _attempt(name: str, function: Callable[..., Any], *states: Tensor) -> Any:
 
 
 @contextmanager
-def _exact_arithmetic() -> Iterator[None]:
+def _exact_arithmetic(device: str = "cpu") -> Iterator[None]:
     # Test loops run in inference mode, whose tensors know no derivatives.
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
         yield
 
 

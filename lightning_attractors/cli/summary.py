@@ -41,6 +41,8 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StabilityCertificate) and callback.certificates:
             table.add_row("stable attractors", _verdict(callback))
+        if isinstance(callback, StabilityCertificate) and callback.trap_report:
+            table.add_row("traps", str(callback.trap_report))
         if isinstance(callback, StabilityCertificate) and callback.gain_bounds:
             bounds = callback.gain_bounds.items()
             table.add_row("gain bounds", ", ".join(f"{name} {bound:.4g}" for name, bound in bounds))

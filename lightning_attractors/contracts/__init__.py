@@ -13,6 +13,8 @@ contract                      who asks
 :class:`HasEquilibria`        ``StabilityCertificate``, ``AttractorPictures``
 :class:`HasStepMap`           ``StabilityCertificate``
 :class:`HasGainBounds`        ``StabilityCertificate``
+:class:`HasTraps`             ``StabilityCertificate``, ``BasinPictures``
+:class:`HasTubes`             ``BasinPictures``
 :class:`HasDivergenceHint`    ``FiniteLoss``
 :class:`Monitored`            ``BestCheckpoint``
 :class:`Pictured`             ``AttractorPictures``, with the optional ones of :class:`PicturedInDetail`
@@ -57,6 +59,8 @@ from lightning_attractors.contracts.lookups import (
     pictured,
     samplers_of,
     step_map_of,
+    traps_of,
+    tubes_of,
     vector_field_of,
     watched_metric,
 )
@@ -67,6 +71,7 @@ from lightning_attractors.contracts.protocols import (
     CertifiedInNorm,
     FilterPhase,
     FilterPrecision,
+    FoundTraps,
     HasCurrents,
     HasDivergenceHint,
     HasEquilibria,
@@ -74,6 +79,8 @@ from lightning_attractors.contracts.protocols import (
     HasFrozenPart,
     HasGainBounds,
     HasStepMap,
+    HasTraps,
+    HasTubes,
     LearnsFilters,
     Monitored,
     NamesClasses,
@@ -92,6 +99,7 @@ __all__ = [
     "CertifiedInNorm",
     "FilterPhase",
     "FilterPrecision",
+    "FoundTraps",
     "HasCurrents",
     "HasDivergenceHint",
     "HasEquilibria",
@@ -99,6 +107,8 @@ __all__ = [
     "HasFrozenPart",
     "HasGainBounds",
     "HasStepMap",
+    "HasTraps",
+    "HasTubes",
     "LearnsFilters",
     "Monitored",
     "NamesClasses",
@@ -134,6 +144,8 @@ __all__ = [
     "pictured",
     "samplers_of",
     "step_map_of",
+    "traps_of",
+    "tubes_of",
     "vector_field_of",
     "watched_metric",
 ]

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from lightning_attractors.contracts.protocols import (
     FilterPhase,
+    FoundTraps,
     HasFrozenPart,
+    HasTubes,
     LearnsFilters,
     PhasedTrainer,
     Pictured,
@@ -162,6 +164,25 @@ def gain_bounds_of(module: Any) -> Callable[[], Mapping[str, float]] | None:
         SettingError: if its ``gain_bounds`` takes arguments.
     """
     return _method(module, "gain_bounds")
+
+
+def traps_of(module: Any) -> Callable[[], FoundTraps] | None:
+    """Gives a module's traps.
+
+    Raises:
+        SettingError: if its ``traps`` takes arguments.
+    """
+    return _method(module, "traps")
+
+
+def tubes_of(module: Any) -> HasTubes | None:
+    """A module that follows tubes, or None for another.
+
+    Raises:
+        SettingError: if its ``tubes`` does not take images and radii.
+    """
+    kept = _method(module, "tubes", "images", "radii") is not None
+    return cast(HasTubes, module) if kept else None
 
 
 def divergence_hint(module: Any) -> str:

@@ -76,6 +76,48 @@ class HasGainBounds(Protocol):
         ...
 
 
+class FoundTraps(Protocol):
+    """A ball around each of K attractors, in L2, that every state comes back to, nearer than before.
+
+    All are of shape (K,): the radius, 0 where nothing was proved; after how many steps a state is back, and
+    by which factor nearer; how near the attractor all states of the ball come in the end.
+    """
+
+    @property
+    def radius(self) -> Tensor: ...
+
+    @property
+    def steps(self) -> Tensor: ...
+
+    @property
+    def rate(self) -> Tensor: ...
+
+    @property
+    def precision(self) -> Tensor: ...
+
+
+@runtime_checkable
+class HasTraps(Protocol):
+    """A module that can prove which states never leave an attractor again."""
+
+    def traps(self) -> FoundTraps:
+        """The traps of its ``equilibria``, in their order; a SettingError says why there are none."""
+        ...
+
+
+@runtime_checkable
+class HasTubes(Protocol):
+    """A module that can prove where the states from all images near an image are, over time."""
+
+    def tubes(self, images: Tensor, radii: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+        """For every time, states (B, N) and how far from them, in L2, others may be, shape (B,).
+
+        The others are those from images within radii (B,), in the norm of ``certified_radii``, of images
+        (B, C, H, W). The first time is that of the images. A SettingError says why nothing can be proved.
+        """
+        ...
+
+
 class HasDivergenceHint(Protocol):
     """A module that knows what to change when its loss is not finite, as ``lower the learning rate``."""
 

@@ -31,12 +31,12 @@ from lightning_attractors.models.attractor_metrics import AttractorMetrics, squa
 from lightning_attractors.models.backbones import count_features
 from lightning_attractors.models.base import OptimizationSettings
 from lightning_attractors.models.basin_training import BasinTraining, Flown
-from lightning_attractors.models.basins import COMPUTES_BY, certified_basins, certified_radii, traps_of
+from lightning_attractors.models.basins import COMPUTES_BY, certified_basins, certified_radii, traps_of, tubes
 from lightning_attractors.models.behind_backbone import BackboneClassifier
 from lightning_attractors.models.memory import require_memory
+from lightning_attractors.models.overlaps import logit_scale, overlaps
 from lightning_attractors.random import keyed_generator
 
-_CONFIDENCE_AT_ATTRACTOR = 0.99
 _MOST_STEPS = 100_000  # minutes for every batch, and no end to them with ten times as many
 
 
@@ -133,7 +133,7 @@ class AttractorClassifier(BackboneClassifier):
             self.monitor, self.monitor_mode = "val/accuracy", "max"
         self._traps: tuple[Tensor, Traps] | None = None
         self._training_calls = 0
-        self.logit_scale = _logit_scale(attractors)
+        self.logit_scale = logit_scale(attractors)
         self.val_metrics = AttractorMetrics(len(attractors), num_realisations, closeness)
         self.test_metrics = AttractorMetrics(len(attractors), num_realisations, closeness)
         self.test_errors = TrajectoryError(self.eval_steps + 1)
@@ -222,7 +222,7 @@ class AttractorClassifier(BackboneClassifier):
         largest. The scale is such that a state at its attractor has softmax confidence 0.99 or more.
         """
         with torch.autocast(states.device.type, enabled=False):
-            return self.logit_scale * _overlaps(states, self.attractors)
+            return self.logit_scale * overlaps(states, self.attractors)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W) in [0, 1]; with noise, their mean over the realisations."""
@@ -316,6 +316,10 @@ class AttractorClassifier(BackboneClassifier):
         """
         return certified_basins(self, AttractorClassifier, images, labels)
 
+    def tubes(self, images: Tensor, radii: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """At every step states (B, N), and how far in L2 those of images within radii (B,) may be of them."""
+        return tubes(self, images, radii)
+
     def traps(self) -> Traps:
         """A ball around each attractor that every state comes back to, nearer than before, for ever."""
         field = self.field()
@@ -335,21 +339,6 @@ class AttractorClassifier(BackboneClassifier):
         if not torch.allclose(theirs.to(self.attractors), self.attractors, rtol=1e-5, atol=1e-6):
             valid = "what plants the attractors must be as it was: patterns, block, eigenvalue, c, gain or a"
             raise SettingError("ckpt_path", "a checkpoint with other attractors", valid)
-
-
-def _overlaps(states: Tensor, attractors: Tensor) -> Tensor:
-    sizes = attractors.square().sum(dim=1)
-    mean = sizes.mean()
-    return (states @ attractors.T - (sizes - mean) / 2) / mean
-
-
-def _logit_scale(attractors: Tensor) -> float:
-    """Scale at which the closest pair of attractors still has confidence 0.99 at either one."""
-    overlaps = _overlaps(attractors.double(), attractors.double())
-    margins = overlaps.diagonal()[:, None] - overlaps
-    closest = float(margins.fill_diagonal_(torch.inf).min())
-    odds = _CONFIDENCE_AT_ATTRACTOR / (1 - _CONFIDENCE_AT_ATTRACTOR)
-    return math.log(odds * (len(attractors) - 1)) / closest
 
 
 remember(AttractorClassifier, COMPUTES_BY)

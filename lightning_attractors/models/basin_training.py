@@ -15,7 +15,7 @@ from lightning_attractors.errors import require
 
 @dataclass(frozen=True)
 class BasinTraining:
-    r"""CE(s · logits(x_d(x + v)), y) + g Σ_{k ≤ d} ‖x_k(x + q) − x_k(x − q)‖² / (2ρ)² + w ‖x_T − φ‖² + c ‖W‖_F².
+    r"""CE(s · logits(x_d(x + v))) + g Σ_{k ≤ d} ‖x_k(x + q) − x_k(x − q)‖² / (2ρ)² + w ‖x_T − φ‖² + c ‖W‖_F².
 
     What bounds a tube is how far its flight spreads small deviations, how much it bends, and how far the end
     is from another class. After d steps a state has to be on its class's side only, from where wells carry it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from lightning_attractors.certificates import (
     Flight,
     Traps,
+    ball,
     basin_radii,
     class_radii,
     computes_as,
@@ -79,6 +81,18 @@ def certified_basins(
     states, stretch, error = _initial_states(model, images)
     radii = basin_radii(found, states, labels, model.traps(), model.certified_norm, model.certified_seconds)
     return ((radii - error) / stretch).clamp(min=0)
+
+
+@torch.no_grad()
+def tubes(model: AttractorClassifier, images: Tensor, radii: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Centres (B, N) and lengths (B,) of the tubes of balls around images, at every step of an evaluation."""
+    found = flight_of(model)
+    states, stretch, error = _initial_states(model, images)
+    tube = ball(states, stretch * radii + error, model.certified_norm, found.second_order)
+    for step in range(found.steps + 1):
+        tube = found.step(tube) if step else tube
+        by_nodes = torch.linalg.vector_norm(tube.reach(), dim=1)
+        yield tube.center, torch.minimum(by_nodes, torch.stack(tube.lengths()).sum(dim=0))
 
 
 def traps_of(model: AttractorClassifier) -> Traps:
