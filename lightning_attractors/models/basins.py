@@ -61,8 +61,8 @@ def certified_radii(
     model: AttractorClassifier, kind: type[nn.Module], images: Tensor, labels: Tensor
 ) -> Tensor:
     """Radii (B,) within which the class of images, at the evaluation time, is proved to be their label."""
-    _require_faithful(model, kind, images)
     found = flight_of(model)
+    _require_faithful(model, kind, images)
     _require_step(model, found, images)
     states, stretch, error = _initial_states(model, images)
     # beyond the traps a tube is long: it is worth finding them
@@ -75,8 +75,8 @@ def certified_basins(
     model: AttractorClassifier, kind: type[nn.Module], images: Tensor, labels: Tensor
 ) -> Tensor:
     """Radii (B,) within which all images are proved to end at the label's attractor, for ever."""
-    _require_faithful(model, kind, images)
     found = flight_of(model)
+    _require_faithful(model, kind, images)
     _require_step(model, found, images)
     states, stretch, error = _initial_states(model, images)
     radii = basin_radii(found, states, labels, model.traps(), model.certified_norm, model.certified_seconds)
