@@ -189,11 +189,14 @@ def test_a_sum_of_terms_is_within_the_remainder_made_of_them(generator):
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("second_order", [True, False])
 @pytest.mark.parametrize("with_error", [True, False])
+@pytest.mark.parametrize("nodes", [1, 6])
 def test_the_image_of_every_point_is_in_the_image_of_the_tube(
-    generator, function, norm, second_order, with_error
+    generator, function, norm, second_order, with_error, nodes
 ):
-    tube = random_tube(generator, norm, second_order, size=0.1)
-    u, t = samples(generator, tube)
+    # one node alone reaches every bound at once, so that none can be smaller
+    batch, blocks = (40, 1) if nodes == 1 else (3, 4)
+    tube = random_tube(generator, norm, second_order, nodes, batch, blocks, size=0.1)
+    u, t = samples(generator, tube, 400 if nodes == 1 else 4000)
     x, old = points(tube, u, t), tube.blocks.shape[1]
     error = normal(generator, *tube.center.shape).abs() if with_error else None
     values = function.derivative(x, 0)
