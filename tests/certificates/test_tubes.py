@@ -167,6 +167,15 @@ def test_rows_of_a_remainder_are_reached():
     torch.testing.assert_close(remainders.rows(row), torch.full((1, 1), 5.0, dtype=torch.float64))
 
 
+def test_the_length_of_remainders_in_one_direction_is_their_sum():
+    remainders = Remainders()
+    for size in (1.0, 3.0, 0.5):
+        remainders.add(torch.ones(1, 1).double(), torch.full((1, 1), size).double())
+    torch.testing.assert_close(
+        remainders.length(torch.ones(1, 3, 1, 1).double()), torch.tensor([4.5]).double()
+    )
+
+
 def test_a_sum_of_terms_is_within_the_remainder_made_of_them(generator):
     scales = normal(generator, 3, 2, 6).abs()
     scales[0, :, 0] = 0
@@ -189,11 +198,14 @@ def test_a_sum_of_terms_is_within_the_remainder_made_of_them(generator):
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("second_order", [True, False])
 @pytest.mark.parametrize("with_error", [True, False])
+@pytest.mark.parametrize("nodes", [1, 6])
 def test_the_image_of_every_point_is_in_the_image_of_the_tube(
-    generator, function, norm, second_order, with_error
+    generator, function, norm, second_order, with_error, nodes
 ):
-    tube = random_tube(generator, norm, second_order, size=0.1)
-    u, t = samples(generator, tube)
+    # one node alone reaches every bound at once, so that none can be smaller
+    batch, blocks = (40, 1) if nodes == 1 else (3, 4)
+    tube = random_tube(generator, norm, second_order, nodes, batch, blocks, size=0.1)
+    u, t = samples(generator, tube, 400 if nodes == 1 else 4000)
     x, old = points(tube, u, t), tube.blocks.shape[1]
     error = normal(generator, *tube.center.shape).abs() if with_error else None
     values = function.derivative(x, 0)
@@ -228,6 +240,11 @@ def test_a_reduced_tube_holds_what_the_tube_holds(generator, second_order):
         assert (old.abs() <= smaller.remainders.boxes[0]).all()
         assert ((old / smaller.remainders.weights[0]).norm(dim=2) <= 1).all()
         torch.testing.assert_close(smaller.blocks[:, 1:], tube.blocks[:, 7 - kept :])
+        for name in ("boxes", "weights"):
+            young = zip(
+                getattr(smaller.remainders, name)[1:], getattr(tube.remainders, name)[7 - kept :], strict=True
+            )
+            assert all(one is other for one, other in young)
 
 
 def test_selected_images_are_as_they_were(generator):
