@@ -17,7 +17,10 @@ from lightning_attractors.norms import NORMS, NormName
 
 _OWN, _OTHER, _TRAP, _ATTACK = "#0b5394", "#9a9a9a", "#38761d", "#cc4125"
 _WIDTH, _ROW, _HEAD = 7.1, 1.4, 0.9  # inches: the two columns of a paper
+# Nearer than this share of its largest distance a flight has come to its attractor.
 _NEAR = 0.1
+# How long a flight is drawn, in units of the time until it has arrived.
+_BEYOND = 1.6
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,10 @@ def _legend(trap: bool) -> list[Any]:
         Line2D([], [], color=_OTHER, linewidth=0.8, label="to the other attractors"),
         Patch(color=_OWN, alpha=0.25, label="tube: from every image within the certified radius, proved"),
     ]
-    return handles + [Patch(color=_TRAP, alpha=0.3, label="trap: nothing leaves it again, proved")] * trap
+    return (
+        handles
+        + [Patch(color=_TRAP, alpha=0.3, label="trap: from here all ends at the attractor, proved")] * trap
+    )
 
 
 def _draw_image(axis: Any, basin: Basin) -> None:
@@ -109,24 +115,22 @@ def _draw_flight(axis: Any, basin: Basin) -> None:
     )
     axis.plot(times, own.numpy(), color=_OWN, linewidth=1.6)
     top = 1.1 * float(torch.maximum(basin.distances.max(), high[high.isfinite()].max()))
-    axis.set(yscale="log" if near else "linear", ylim=(bottom, top), xlim=(0, times[-1]))
+    arrived = (high <= (basin.trap or bottom)).nonzero()[:1, 0]
+    end = min([float(times[-1]), *(_BEYOND * basin.times[arrived]).tolist()])
+    axis.set(yscale="log" if near else "linear", ylim=(bottom, top), xlim=(0, end))
     axis.tick_params(labelsize=7)
     axis.set_ylabel("‖x(t) − φₖ‖₂", fontsize=8)
-    _draw_trap(axis, basin, high)
+    if basin.trap:
+        _draw_trap(axis, basin.trap, basin.times[arrived].tolist())
 
 
-def _draw_trap(axis: Any, basin: Basin, high: Tensor) -> None:
-    """The trap, and when the tube has gone into it; after that the flight is cut short."""
-    if not basin.trap:
-        return
-    axis.axhspan(0, basin.trap, color=_TRAP, alpha=0.3, lw=0)
-    caught = (high <= basin.trap).nonzero()
-    if len(caught):
-        time = float(basin.times[caught[0, 0]])
+def _draw_trap(axis: Any, radius: float, arrived: list[float]) -> None:
+    """The trap, and when all of the tube has come into it, if it has."""
+    axis.axhspan(0, radius, color=_TRAP, alpha=0.3, lw=0)
+    for time in arrived:
         axis.axvline(time, color=_TRAP, linewidth=0.8, linestyle=":")
-        axis.set_xlim(0, min(float(basin.times[-1]), 1.6 * time))
         text = f"all caught at t = {time:.3g}"
-        axis.annotate(text, (time, basin.trap), (3, 3), textcoords="offset points", fontsize=7, color=_TRAP)
+        axis.annotate(text, (time, radius), (3, 3), textcoords="offset points", fontsize=7, color=_TRAP)
 
 
 def _draw_radii(axis: Any, basin: Basin, most: float) -> None:

@@ -98,7 +98,7 @@ class FoundTraps(Protocol):
 
 @runtime_checkable
 class HasTraps(Protocol):
-    """A module that can prove which states never leave an attractor again."""
+    """A module that can prove which states end at an attractor."""
 
     def traps(self) -> FoundTraps:
         """The traps of its ``equilibria``, in their order; a SettingError says why there are none."""

@@ -318,7 +318,7 @@ class AttractorClassifier(BackboneClassifier):
 
     def tubes(self, images: Tensor, radii: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """At every step states (B, N), and how far in L2 those of images within radii (B,) may be of them."""
-        return tubes(self, images, radii)
+        return tubes(self, AttractorClassifier, images, radii)
 
     def traps(self) -> Traps:
         """A ball around each attractor that every state comes back to, nearer than before, for ever."""

@@ -84,15 +84,26 @@ def certified_basins(
 
 
 @torch.no_grad()
-def tubes(model: AttractorClassifier, images: Tensor, radii: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Centres (B, N) and lengths (B,) of the tubes of balls around images, at every step of an evaluation."""
+def tubes(
+    model: AttractorClassifier, kind: type[nn.Module], images: Tensor, radii: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Centres (B, N) and lengths (B,) of the tubes of balls around images, at every step of an evaluation.
+
+    From where states may be clipped on, nothing is known of them: lengths are infinite.
+    """
+    _require_faithful(model, kind, images)
     found = flight_of(model)
+    _require_step(model, found, images)
     states, stretch, error = _initial_states(model, images)
     tube = ball(states, stretch * radii + error, model.certified_norm, found.second_order)
+    lost = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     for step in range(found.steps + 1):
-        tube = found.step(tube) if step else tube
+        if step:
+            tube = found.step(tube)
+            lost = lost | ~found.within(tube)
         by_nodes = torch.linalg.vector_norm(tube.reach(), dim=1)
-        yield tube.center, torch.minimum(by_nodes, torch.stack(tube.lengths()).sum(dim=0))
+        length = torch.minimum(by_nodes, torch.stack(tube.lengths()).sum(dim=0))
+        yield tube.center, length.masked_fill(lost, torch.inf)
 
 
 def traps_of(model: AttractorClassifier) -> Traps:

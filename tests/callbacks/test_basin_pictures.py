@@ -64,6 +64,14 @@ def test_a_test_leaves_the_picture_with_the_radii_that_hold(tmp_path, monkeypatc
         assert basin.times[-1] == pytest.approx(1.2)
 
 
+def test_nothing_is_claimed_of_states_that_may_be_clipped():
+    model = small_model()
+    images = torch.rand(2, 1, 2, 2)
+    assert all(bool(length.isfinite().all()) for _, length in model.tubes(images, torch.full((2,), 0.01)))
+    model.bound = 0.9 * float(max(state.detach().abs().max() for state in list(model.states(images))[1:]))
+    assert bool(list(model.tubes(images, torch.full((2,), 0.01)))[-1][1].isinf().any())
+
+
 def basin(**changes):
     times = torch.arange(5) * 0.5
     distances = torch.stack([torch.tensor([4.0, 2.0, 0.5, 0.1, 0.05]), torch.full((5,), 5.0)], dim=1)
@@ -80,11 +88,14 @@ def test_it_says_when_the_tube_is_in_the_trap_and_where_the_attack_succeeds():
     figure = draw_basins([basin(), basin(attacked=math.inf, trap=None)], "l2")
     first, second = flight_axes(figure)
     assert texts(first) == ["all caught at t = 1.5"]
+    assert first.get_xlim() == pytest.approx((0, 2.0))
     assert texts(second) == []
     assert texts(figure.axes[2]) == ["0.4", "0.9"]
     assert texts(figure.axes[5]) == ["0.4", "none to 3"]
     assert figure.axes[5].get_xlabel() == "L2 distance from the image"
-    assert "trap: nothing leaves it again, proved" in [text.get_text() for text in figure.legends[0].texts]
+    assert "trap: from here all ends at the attractor, proved" in [
+        text.get_text() for text in figure.legends[0].texts
+    ]
 
 
 def test_what_was_not_looked_for_is_not_in_the_legend_and_a_tube_may_be_without_end():
