@@ -65,6 +65,7 @@ def distance(tube: Tube, origin: Tensor) -> Tensor:
     return torch.minimum(by_nodes, length) * SLACK
 
 
+@torch.no_grad()
 def find_traps(flight: Flight, most_steps: int = 100) -> Traps:
     """The largest ball around each attractor that bisection proves to be a trap, within so many steps."""
     attractors = flight.attractors

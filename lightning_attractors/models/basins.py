@@ -49,9 +49,10 @@ def flight_of(model: AttractorClassifier) -> Flight:
     require(known, "field", type(field).__name__, "must be a CoupledField for certificates of basins")
     assert isinstance(field, CoupledField)
     attractors = model.attractors.double()
-    sizes = attractors.square().sum(dim=1)
-    scale = model.logit_scale / sizes.mean()
-    readout, offsets = scale * attractors, -scale * (sizes - sizes.mean()) / 2
+    with torch.no_grad():
+        # of the very float32 sums that run
+        offsets = model.logits_of(torch.zeros_like(model.attractors[:1]))[0].double()
+    readout = model.logit_scale * attractors / attractors.square().sum(dim=1).mean()
     return flight(
         field, model.dt, model.eval_steps, model.integrator, model.bound, attractors, readout, offsets
     )
