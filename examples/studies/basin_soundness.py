@@ -21,26 +21,17 @@ import yaml
 from torch import Tensor
 
 from lightning_attractors import models
-from lightning_attractors.certificates.flights import MOST_NODES_OF_BLOCKS, Flight, flight
+from lightning_attractors.certificates.flights import MOST_NODES_OF_BLOCKS, Flight
 from lightning_attractors.certificates.traps import find_traps
 from lightning_attractors.certificates.tube_radii import class_radii
 from lightning_attractors.models import CVFR, SANODE
+from lightning_attractors.models.basins import flight_of
 
 CHUNK = 2000
 # Beyond so many steps a tube is followed into a trap rather than to the end.
 MANY_STEPS = 60
 # A float32 number near a sphere may lie beyond it: starts of the model itself are drawn in by this share.
 DRAWN_IN = 1e-5
-
-
-def flight_of(model: SANODE | CVFR) -> Flight:
-    """The map of an evaluated model; to be replaced by that of ``models.basins``."""
-    attractors = model.attractors.double()
-    sizes = attractors.square().sum(dim=1)
-    scale = model.logit_scale / sizes.mean()
-    offsets = -scale * (sizes - sizes.mean()) / 2
-    run = (model.dt, model.eval_steps, model.integrator, model.bound)
-    return flight(model.field(), *run, attractors, scale * attractors, offsets)
 
 
 def final(known: Flight, x: Tensor, steps: int) -> Tensor:

@@ -149,7 +149,7 @@ def _bisect(holds: Trial, states: Tensor, end: float) -> Tensor:
         middle = torch.where(high.isinf() & (low == 0), _FIRST, middle)
         going = (high > low * (1 + _TOLERANCE)) & (low < _LARGEST) & (middle > _SMALLEST)
         rows = going.nonzero()[:, 0]
-        if not len(rows) or time.monotonic() > end:
+        if not len(rows) or time.monotonic() >= end:
             return low
         held = torch.zeros_like(going)
         held[rows] = holds(middle, rows)
@@ -171,8 +171,8 @@ def _in_batches(
     radii = torch.zeros(len(labels), dtype=torch.float64, device=states.device)
     rows = _right(flight, states.double(), labels).nonzero()[:, 0]
     end = time.monotonic() + seconds_per_image * len(labels)
-    for part in rows.split(size):
-        if time.monotonic() > end:
+    for part in rows.split(size) if len(rows) else ():
+        if time.monotonic() >= end:
             late = int((rows >= part[0]).sum())
             text = f"time ran out for {late} of {len(labels)} images, which count as certified to 0"
             warnings.warn(text, stacklevel=4)

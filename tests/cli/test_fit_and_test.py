@@ -124,6 +124,15 @@ def test_a_checkpoint_rebuilds_its_backbone():
     assert model.backbone(torch.rand(2, 3, 32, 32)).flatten(1).shape[1] == model.embedding.in_features
 
 
+def test_basins_are_trained_for_and_certified():
+    run("fit", *small("sa_node_letters_basins"))
+    (curve,) = Path("runs").rglob("certified.json")
+    assert json.loads(curve.read_text())["norm"] == "l2"
+    model = SANODE.load_from_checkpoint(RUN / "checkpoints" / "last.ckpt", map_location="cpu")
+    assert model.basins is not None
+    assert model.basins.decide == 2
+
+
 def test_a_backbone_of_one_run_serves_another_and_its_file_is_needed_once():
     write_all()
     resnet = small("nmode_cifar10")
