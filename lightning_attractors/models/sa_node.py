@@ -94,6 +94,7 @@ class SANODE(AttractorClassifier):
                 "perfect": AttractorAccuracy(threshold=1.0),
             },
             bound=_CLIP * a,
+            num_realisations=1,
             backbone=backbone,
             nodes=nodes,
             basins=basins,
