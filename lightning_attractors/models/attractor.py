@@ -131,7 +131,7 @@ class AttractorClassifier(BackboneClassifier):
             valid = f"must be at most steps, {steps}"
             require(basins.decide <= steps, "basins.decide", basins.decide, valid)
             self.monitor, self.monitor_mode = "val/accuracy", "max"
-        self._traps: tuple[Tensor, Traps] | None = None
+        self._traps: tuple[tuple[Any, ...], Tensor, Traps] | None = None
         self._training_calls = 0
         self.logit_scale = logit_scale(attractors)
         self.val_metrics = AttractorMetrics(len(attractors), num_realisations, closeness)
@@ -322,11 +322,12 @@ class AttractorClassifier(BackboneClassifier):
 
     def traps(self) -> Traps:
         """A ball around each attractor that every state comes back to, nearer than before, for ever."""
-        field = self.field()
-        coupling = field.coupling if isinstance(field, CoupledField) else self.attractors
-        if self._traps is None or not torch.equal(self._traps[0], coupling):
-            self._traps = coupling.detach().clone(), traps_of(self)
-        return self._traps[1]
+        weights = nn.utils.parameters_to_vector(self.parameters()).detach()  # a copy
+        settings = (self.dt, self.integrator, self.bound, weights.dtype, weights.device)
+        known = self._traps
+        if known is None or known[0] != settings or not torch.equal(known[1], weights):
+            self._traps = known = settings, weights, traps_of(self)
+        return known[2]
 
     def mse_over_time(self) -> Tensor:
         """MSE(t) over the test images, shape (eval_steps + 1,), after ``trainer.test``."""

@@ -135,3 +135,16 @@ def test_radii_of_basins_lie_within_what_ends_there():
             ends = list(model.states(starts.float().view(-1, *SHAPE), 400))[-1]
             distance = (ends - model.attractors[label]).norm(dim=1)
             assert float(distance.max()) <= float(traps.precision[label]) + 1e-5
+
+
+def test_traps_of_other_wells_or_steps_are_looked_for_anew():
+    model = small(SANODE)
+    first = model.traps()
+    assert model.traps() is first
+    with torch.no_grad():
+        model.gamma.mul_(2)
+    deeper = model.traps()
+    assert not torch.equal(deeper.radius, first.radius)
+    model.dt = 0.1
+    assert model.traps() is not deeper
+    assert model.double().traps() is not deeper
