@@ -59,14 +59,14 @@ class BasinTraining:
 
         leaf = states.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(sided(leaf), leaf)
-        worst = self.radius * _directions(gradient)
+        worst = self.radius * functional.normalize(gradient)
         lengths = torch.rand(len(states), 1, generator=generator, device=states.device, dtype=states.dtype)
         loss = sided(states + lengths * worst)
         if self.growth > 0:
             half = (len(states) + 1) // 2
             noise = torch.empty_like(worst[:half]).normal_(generator=generator)
             chosen = torch.rand(half, 1, generator=generator, device=states.device) < 0.5
-            q = torch.where(chosen, self.radius * _directions(noise), worst[:half])
+            q = torch.where(chosen, self.radius * functional.normalize(noise), worst[:half])
             loss = loss + self.growth * self._growth(flight, states[:half], q)
         if self.settle > 0:
             missed = flight.end_of(states, flight.steps) - flight.attractors[labels]
@@ -103,7 +103,3 @@ class Flown:
     attractors: Tensor
     coupling: Tensor
     steps: int
-
-
-def _directions(vectors: Tensor) -> Tensor:
-    return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=1e-12)
