@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_attractors.certificates.flights import Flight
-from lightning_attractors.certificates.tubes import SLACK, spectral_norm
-from lightning_attractors.dynamics.planted import Pointwise
+from lightning_attractors.certificates.tubes import SLACK, bend, spectral_norm
 
 # The norm of Φ_k is off by the eighth root of the nodes at most, which the product of the ‖J_k‖ makes up for.
 _SQUARINGS = 1
@@ -59,14 +58,14 @@ class PreparedFlight:
             alive &= flight.inside(center.abs() + reach)
             lengths = [radii * self.norms[k] + rest, torch.linalg.vector_norm(reach, dim=1), straight]
             length = torch.stack(lengths).amin(dim=0)
-            own, emitted = (_bend(h, center, reach) for h in (flight.reaction, flight.emission))
+            own, emitted = (bend(h, center, reach) for h in (flight.reaction, flight.emission))
             rounding = dt * flight.rounding(center.abs() + reach)
             noise = torch.linalg.vector_norm(rounding, dim=1)
 
             adjoint = self.adjoints[k]
             lost = lost + (adjoint.abs() @ rounding[:, :, None])[..., 0]
-            for weights, bend in ((dt * adjoint, own), (dt * adjoint @ flight.coupling, emitted)):
-                lost = lost + _inner(weights * bend[:, None, :], reach, length)
+            for weights, bent in ((dt * adjoint, own), (dt * adjoint @ flight.coupling, emitted)):
+                lost = lost + _inner(weights * bent[:, None, :], reach, length)
             growth = dt * own.amax(dim=1) + self.coupling_norm * emitted.amax(dim=1)
             added = dt * _length(own, reach, length) + self.coupling_norm * _length(emitted, reach, length)
             straight = ((self.jacobians[k] + growth) * straight + noise) * SLACK
@@ -85,7 +84,10 @@ def prepare(flight: Flight, states: Tensor, labels: Tensor) -> PreparedFlight:
         leaks.append(1 + dt * flight.reaction.derivative(centers[-1], 1))
         slopes.append(flight.emission.derivative(centers[-1], 1))
         centers.append(flight.state_step(centers[-1]))
-    jacobians = [_jacobian_norm(dt * coupling, d, s) for d, s in zip(leaks, slopes, strict=True)]
+    coupling_norm = float(spectral_norm(dt * coupling))
+    jacobians = [
+        _jacobian_norm(dt * coupling, coupling_norm, d, s) for d, s in zip(leaks, slopes, strict=True)
+    ]
 
     transition = torch.eye(flight.nodes, dtype=states.dtype, device=states.device)
     transition = transition.expand(len(states), -1, -1)
@@ -110,31 +112,22 @@ def prepare(flight: Flight, states: Tensor, labels: Tensor) -> PreparedFlight:
         torch.stack(jacobians),
         torch.stack(adjoints[::-1]),
         torch.linalg.vector_norm(adjoint, dim=2) * SLACK,
-        float(spectral_norm(dt * coupling)),
+        coupling_norm,
     )
 
 
-def _jacobian_norm(coupling: Tensor, leaks: Tensor, slopes: Tensor) -> Tensor:
+def _jacobian_norm(coupling: Tensor, coupling_norm: float, leaks: Tensor, slopes: Tensor) -> Tensor:
     """Bounds (B,) of ‖diag(d) + Δt W diag(s)‖₂: that of the middles of d and s, and how far d and s vary."""
     middle = (leaks.amin() + leaks.amax()) / 2
     slope = (slopes.amin() + slopes.amax()) / 2
     shared = spectral_norm(middle * torch.eye(len(coupling)).to(coupling) + slope * coupling)
-    spread = (slopes - slope).abs().amax(dim=1)
-    varied = spectral_norm(coupling) * spread if bool(spread.any()) else spread
+    varied = coupling_norm * (slopes - slope).abs().amax(dim=1)
     return (shared + (leaks - middle).abs().amax(dim=1) + varied) * SLACK
 
 
-def _bend(function: Pointwise, center: Tensor, reach: Tensor) -> Tensor:
-    """S such that |h(c + δ) − h(c) − h′(c) δ| ≤ s |δ| wherever |δ| ≤ reach, shape (B, N)."""
-    if function.is_affine:
-        return torch.zeros_like(center)
-    low, high = function.range(center - reach, center + reach, 2)
-    return torch.maximum(-low, high).clamp(min=0) / 2 * reach
-
-
-def _length(bend: Tensor, reach: Tensor, length: Tensor) -> Tensor:
+def _length(bent: Tensor, reach: Tensor, length: Tensor) -> Tensor:
     """Bound (B,) of ‖s ∘ δ‖₂."""
-    return torch.minimum(bend.amax(dim=1) * length, torch.linalg.vector_norm(bend * reach, dim=1))
+    return torch.minimum(bent.amax(dim=1) * length, torch.linalg.vector_norm(bent * reach, dim=1))
 
 
 def _inner(weights: Tensor, reach: Tensor, length: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_attractors.certificates.rounding import rounding_error
 from lightning_attractors.certificates.tubes import Spread, Tube, apply, reduced
-from lightning_attractors.dynamics.integrate import STEPS, IntegratorName
+from lightning_attractors.dynamics.integrate import STEPS, IntegratorName, clipped
 from lightning_attractors.dynamics.planted import CoupledField, Pointwise
 from lightning_attractors.errors import require
 
@@ -70,6 +70,15 @@ class Flight:
         """Whether traps can be looked for: where there are few enough nodes."""
         return self.nodes <= MOST_NODES_OF_BLOCKS
 
+    def require_basins(self) -> None:
+        """Refuse to look for basins in too many nodes.
+
+        Raises:
+            SettingError: naming their number.
+        """
+        valid = f"must be at most {MOST_NODES_OF_BLOCKS}, for basins"
+        require(self.has_basins, "nodes", self.nodes, valid)
+
     def rounding(self, size: Tensor) -> Tensor:
         """What float32 may add to F(x), or take away, where |x| ≤ size: both of shape (B, N).
 
@@ -96,8 +105,9 @@ class Flight:
         return reduced(moved) if self.nodes <= MOST_NODES_OF_BLOCKS else reduced(moved, most=1)
 
     def state_step(self, x: Tensor) -> Tensor:
-        """One step for states (..., N) in float64, without the clip."""
-        return STEPS[self.integrator](self._state_field, x, self.dt)
+        """One step for states (..., N) in float64."""
+        step = STEPS[self.integrator]
+        return (step if self.bound is None else clipped(step, self.bound))(self._state_field, x, self.dt)
 
     def _state_field(self, x: Tensor) -> Tensor:
         return self.reaction.derivative(x, 0) + self.emission.derivative(x, 0) @ self.coupling.T

@@ -60,14 +60,20 @@ class Traps:
 def distance(tube: Tube, origin: Tensor) -> Tensor:
     """The largest ‖x − origin‖₂ over a tube, shape (B,)."""
     away = (tube.center - origin).abs()
-    by_nodes = torch.linalg.vector_norm(away + tube.reach(), dim=1)
-    length = torch.linalg.vector_norm(away, dim=1) + Spread.of(tube).length
+    known = Spread.of(tube)
+    by_nodes = torch.linalg.vector_norm(away + known.reach, dim=1)
+    length = torch.linalg.vector_norm(away, dim=1) + known.length
     return torch.minimum(by_nodes, length) * SLACK
 
 
 @torch.no_grad()
 def find_traps(flight: Flight, most_steps: int = 100) -> Traps:
-    """The largest ball around each attractor that bisection proves to be a trap, within so many steps."""
+    """The largest ball around each attractor that bisection proves to be a trap, within so many steps.
+
+    Raises:
+        SettingError: if there are more than 128 nodes.
+    """
+    flight.require_basins()
     attractors = flight.attractors
     low = torch.zeros(len(attractors)).to(attractors)
     closest = torch.nn.functional.pdist(attractors).min() / 2

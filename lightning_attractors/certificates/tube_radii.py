@@ -85,8 +85,7 @@ def basin_radii(
     Returns:
         Shape (B,), float64; 0 where no tube ends in the label's trap.
     """
-    few = flight.nodes <= MOST_NODES_OF_BLOCKS
-    require(few, "nodes", flight.nodes, f"must be at most {MOST_NODES_OF_BLOCKS}, for basins")
+    flight.require_basins()
 
     def radii(part: Tensor, classes: Tensor, end: float) -> Tensor:
         return _bisect(_followed(flight, part, classes, traps, norm, basin=True), part, end)
@@ -185,8 +184,6 @@ def _right(flight: Flight, states: Tensor, labels: Tensor) -> Tensor:
     """Whether the label wins at all, shape (B,): where it does not, there is nothing to prove."""
     for _ in range(flight.steps):
         states = flight.state_step(states)
-        if flight.bound is not None:
-            states = states.clamp(-flight.bound, flight.bound)
     return (states @ flight.readout.T + flight.offsets).argmax(dim=1) == labels
 
 

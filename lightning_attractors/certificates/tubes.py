@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -185,6 +186,7 @@ class Tube:
         kept = (self.center[rows], self.linear[rows], quadratic, self.blocks[rows])
         return Tube(*kept, remainders, self.norm)
 
+    @cached_property
     def spread(self) -> tuple[Tensor, Tensor, Tensor]:
         """How far, node by node, Φu, Q(u, u) and the remainders reach, each of shape (B, N)."""
         if self.norm == "l2":
@@ -199,9 +201,10 @@ class Tube:
 
     def reach(self) -> Tensor:
         """|x − c| ≤ this, node by node, shape (B, N)."""
-        first, second, rest = self.spread()
+        first, second, rest = self.spread
         return first + second + rest
 
+    @cached_property
     def lengths(self) -> tuple[Tensor, Tensor, Tensor]:
         """Bounds of ‖Φu‖₂, ‖Q(u, u)‖₂ and of the length of the remainders' sum, each of shape (B,)."""
         u = 1.0 if self.norm == "l2" else math.sqrt(self.linear.shape[2])
@@ -241,9 +244,7 @@ def apply(function: Pointwise, tube: Tube, known: Spread, error: Tensor | None =
     quadratic, blocks = tube.quadratic, tube.blocks
     if not function.is_affine:
         if quadratic is None:
-            low, high = function.range(c - reach, c + reach, 2)
-            rest = torch.maximum(-low, high).clamp(min=0) / 2 * reach
-            terms.append((rest, reach, known.length))
+            terms.append((bend(function, c, reach), reach, known.length))
         else:
             low, high = (third / 6 * reach * reach for third in function.range(c - reach, c + reach, 3))
             low, high = low.clamp(max=0), high.clamp(min=0)
@@ -269,6 +270,14 @@ def apply(function: Pointwise, tube: Tube, known: Spread, error: Tensor | None =
     )
 
 
+def bend(function: Pointwise, center: Tensor, reach: Tensor) -> Tensor:
+    """The s with |h(c + δ) − h(c) − h′(c) δ| ≤ s |δ| wherever |δ| ≤ reach, shape (B, N)."""
+    if function.is_affine:
+        return torch.zeros_like(center)
+    low, high = function.range(center - reach, center + reach, 2)
+    return torch.maximum(-low, high).clamp(min=0) / 2 * reach
+
+
 @dataclass(frozen=True)
 class Spread:
     """How far a tube extends: Φu node by node, what is beyond, both together, and the lengths in L2."""
@@ -281,8 +290,8 @@ class Spread:
 
     @classmethod
     def of(cls, tube: Tube) -> Spread:
-        first, second, rest = tube.spread()
-        one, two, three = tube.lengths()
+        first, second, rest = tube.spread
+        one, two, three = tube.lengths
         beyond = second + rest
         norm = torch.linalg.vector_norm
         length_beyond = torch.minimum(

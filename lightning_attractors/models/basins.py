@@ -62,10 +62,7 @@ def certified_radii(
     model: AttractorClassifier, kind: type[nn.Module], images: Tensor, labels: Tensor
 ) -> Tensor:
     """Radii (B,) within which the class of images, at the evaluation time, is proved to be their label."""
-    found = flight_of(model)
-    _require_faithful(model, kind, images)
-    _require_step(model, found, images)
-    states, stretch, error = _initial_states(model, images)
+    found, states, stretch, error = _begun(model, kind, images)
     # beyond the traps a tube is long: it is worth finding them
     traps = model.traps() if found.steps > _FEW_STEPS and found.has_basins else None
     radii = class_radii(found, states, labels, traps, model.certified_norm, model.certified_seconds)
@@ -76,10 +73,7 @@ def certified_basins(
     model: AttractorClassifier, kind: type[nn.Module], images: Tensor, labels: Tensor
 ) -> Tensor:
     """Radii (B,) within which all images are proved to end at the label's attractor, for ever."""
-    found = flight_of(model)
-    _require_faithful(model, kind, images)
-    _require_step(model, found, images)
-    states, stretch, error = _initial_states(model, images)
+    found, states, stretch, error = _begun(model, kind, images)
     radii = basin_radii(found, states, labels, model.traps(), model.certified_norm, model.certified_seconds)
     return ((radii - error) / stretch).clamp(min=0)
 
@@ -92,10 +86,7 @@ def tubes(
 
     From where states may be clipped on, nothing is known of them: lengths are infinite.
     """
-    _require_faithful(model, kind, images)
-    found = flight_of(model)
-    _require_step(model, found, images)
-    states, stretch, error = _initial_states(model, images)
+    found, states, stretch, error = _begun(model, kind, images)
     tube = ball(states, stretch * radii + error, model.certified_norm, found.second_order)
     lost = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     for step in range(found.steps + 1):
@@ -103,13 +94,23 @@ def tubes(
             tube = found.step(tube)
             lost = lost | ~found.within(tube)
         by_nodes = torch.linalg.vector_norm(tube.reach(), dim=1)
-        length = torch.minimum(by_nodes, torch.stack(tube.lengths()).sum(dim=0))
+        length = torch.minimum(by_nodes, torch.stack(tube.lengths).sum(dim=0))
         yield tube.center, length.masked_fill(lost, torch.inf)
 
 
 def traps_of(model: AttractorClassifier) -> Traps:
     """The traps of the planted attractors."""
     return find_traps(flight_of(model))
+
+
+def _begun(
+    model: AttractorClassifier, kind: type[nn.Module], images: Tensor
+) -> tuple[Flight, Tensor, Tensor, Tensor]:
+    """The map of a model that has been found to run it, and what :func:`_initial_states` gives of images."""
+    found = flight_of(model)
+    _require_faithful(model, kind, images)
+    _require_step(model, found, images)
+    return found, *_initial_states(model, images)
 
 
 def _initial_states(model: AttractorClassifier, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,8 +155,6 @@ def _require_step(model: AttractorClassifier, found: Flight, images: Tensor) -> 
     dtype = model.attractors.dtype
     states = torch.cat([model.initial_state(images[:8].to(dtype)), model.attractors])
     exact = found.state_step(states.double())
-    if found.bound is not None:
-        exact = exact.clamp(-found.bound, found.bound)
     allowed = 4 * found.dt * found.rounding(states.double().abs()) + 1e-9 * (1 + exact.abs())
     off = (model.step_map(states).double() - exact).abs()
     fits = bool((off <= allowed).all())

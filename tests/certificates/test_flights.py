@@ -232,8 +232,8 @@ def test_a_prepared_flight_of_one_node_is_nearly_exact_and_with_half_of_the_bend
     exact = float(line[(reached < 0).any(dim=1).any(dim=1)][0])
     found = float(largest_held(prepare(flight, starts, labels), 1))
     assert 0.7 * exact < found < exact
-    whole = euler_flights._bend
-    monkeypatch.setattr(euler_flights, "_bend", lambda *arguments: whole(*arguments) / 2)
+    whole = euler_flights.bend
+    monkeypatch.setattr(euler_flights, "bend", lambda *arguments: whole(*arguments) / 2)
     assert float(largest_held(prepare(flight, starts, labels), 1)) > exact
 
 

@@ -45,7 +45,7 @@ def flown(flight, states, steps=None):
     passed = [states]
     for _ in range(flight.steps if steps is None else steps):
         states = flight.state_step(states)
-        passed.append(states if flight.bound is None else states.clamp(-flight.bound, flight.bound))
+        passed.append(states)
     return torch.stack(passed)
 
 
