@@ -1,10 +1,15 @@
-r"""Flights of many nodes under Euler's method: everything of an image that no radius changes, computed once.
+r"""Flights under Euler's method from L2 balls: everything of an image that no radius changes, computed once.
 
-A deviation from the trajectory c_k of an image is d_k = Φ_k u + w_k, with u in the ball of radius r, and Φ_k
-the product of the Jacobians J_k = diag(1 + Δt r′) + Δt W diag(s′). The rest grows as w_{k+1} = J_k w_k + t_k
-with t_k = Δt (½r″δ² + W ½s″δ²). Of Φ only the lengths of the rows and the norm are kept, of J_k only its
-norm, and of every margin the adjoint λ_k, so that what the rest does to the margin, Σ_k ⟨λ_{k+1}, t_k⟩, is
-no product of norms. What is left for a radius is arithmetic with vectors of N numbers.
+A deviation from the trajectory c_k of an image is δ_k = Φ_k u + w_k, with u in the ball of radius r, and Φ_k
+the product of the Jacobians J_k = diag(1 + Δt r′) + Δt W diag(s′). The rest is w_k = Σ_{i<k} Ψ_ki t_i with
+Ψ_ki = J_{k−1} … J_{i+1} and what the Jacobian leaves over, t_i = Δt (½r″δ_i² + W ½s″δ_i²).
+
+To a margin that does Σ_k ⟨λ_{k+1}, t_k⟩, with its adjoint λ: no product of norms. Its second order in u is
+uᵀHu, H = Σ_k Φ_kᵀ diag(Δt (½r″ ∘ λ_{k+1} + ½s″ ∘ Wᵀλ_{k+1})) Φ_k, exactly, so that only third order
+need be boxed.
+
+Of Φ and Ψ only lengths of rows and bounds of norms are kept: what is left for a radius is arithmetic with
+vectors of N numbers.
 """
 
 from __future__ import annotations
@@ -14,11 +19,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_attractors.certificates.flights import Flight
-from lightning_attractors.certificates.tubes import SLACK, bend, spectral_norm
+from lightning_attractors.certificates.flights import MOST_NODES_OF_BLOCKS, Flight
+from lightning_attractors.certificates.margin_forms import MarginForms
+from lightning_attractors.certificates.tubes import SLACK, bend, spectral_bound, spectral_norm
 
 # The norm of Φ_k is off by the eighth root of the nodes at most, which the product of the ‖J_k‖ makes up for.
 _SQUARINGS = 1
+# Of more nodes than MOST_NODES_OF_BLOCKS, H is made of this many margins only, which come nearest to 0.
+_FEW_MARGINS = 2
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,12 @@ class PreparedFlight:
         labels: shape (B,).
         centers: c_k, and the end, shape (steps + 1, B, N).
         rows: lengths of the rows of Φ_k, and of the last, shape (steps + 1, B, N).
-        norms: bounds of ‖Φ_k‖₂, shape (steps, B).
+        norms: bounds of ‖Φ_k‖₂, and of the last, shape (steps + 1, B).
+        carried: for every k, and the last, what is known of the Ψ_ki.
         jacobians: bounds of ‖J_k‖₂, shape (steps, B).
         adjoints: λ_{k+1} of every margin, shape (steps, B, K, N).
         gradients: lengths of the margins' gradients at the images, ‖λ_0‖₂, shape (B, K).
+        forms: the margins that are known to second order.
         coupling_norm: bound of ‖Δt W‖₂.
     """
 
@@ -42,78 +52,208 @@ class PreparedFlight:
     centers: Tensor
     rows: Tensor
     norms: Tensor
+    carried: list[_Carried]
     jacobians: Tensor
     adjoints: Tensor
     gradients: Tensor
+    forms: MarginForms
     coupling_norm: float
+
+    def first_order(self) -> Tensor:
+        """Radii (B,) at which first order alone would lose the label: none that holds is larger."""
+        margins = self.flight.margins_at(self.centers[-1], self.centers[-1].abs(), self.labels)
+        radii = margins / self.gradients.clamp(min=1e-300)
+        return radii.scatter(1, self.labels[:, None], torch.inf).amin(dim=1).clamp(min=0)
 
     def holds(self, radii: Tensor) -> Tensor:
         """Whether all states within L2 radii (B,) of the first ones keep the label, shape (B,)."""
         flight, dt = self.flight, self.flight.dt
-        lost = radii[:, None] * self.gradients
-        rest, straight = torch.zeros_like(radii), radii
+        lost, by_form = radii[:, None] * self.gradients, self.forms.lost(radii)
+        straight, left = radii, list[tuple[Tensor, Tensor]]()
         alive = torch.ones_like(radii, dtype=torch.bool)
         for k, center in enumerate(self.centers[:-1]):
-            reach = radii[:, None] * self.rows[k] + rest[:, None]
-            alive &= flight.inside(center.abs() + reach)
-            lengths = [radii * self.norms[k] + rest, torch.linalg.vector_norm(reach, dim=1), straight]
-            length = torch.stack(lengths).amin(dim=0)
-            own, emitted = (bend(h, center, reach) for h in (flight.reaction, flight.emission))
-            rounding = dt * flight.rounding(center.abs() + reach)
-            noise = torch.linalg.vector_norm(rounding, dim=1)
+            known = self._deviation(k, radii, left, straight)
+            alive &= flight.inside(center.abs() + known.reach)
+            rounding = dt * flight.rounding(center.abs() + known.reach)
+            boxed, beyond = self._lost(k, known)
+            rounded = (self.adjoints[k].abs() @ rounding[:, :, None])[..., 0]
+            lost = lost + boxed + rounded
+            by_form = by_form + beyond + rounded.gather(1, self.forms.classes)
 
-            adjoint = self.adjoints[k]
-            lost = lost + (adjoint.abs() @ rounding[:, :, None])[..., 0]
-            for weights, bent in ((dt * adjoint, own), (dt * adjoint @ flight.coupling, emitted)):
-                lost = lost + _inner(weights * bent[:, None, :], reach, length)
+            noise = torch.linalg.vector_norm(rounding, dim=1)
+            own, emitted = (bend(h, center, known.reach) for h in (flight.reaction, flight.emission))
             growth = dt * own.amax(dim=1) + self.coupling_norm * emitted.amax(dim=1)
-            added = dt * _length(own, reach, length) + self.coupling_norm * _length(emitted, reach, length)
+            bent = dt * known.length_of(own) + self.coupling_norm * known.length_of(emitted)
+            emitted = emitted * known.reach
+            box = dt * own * known.reach + dt * emitted @ flight.coupling.abs().T + rounding
+            left.append(
+                (box * SLACK, torch.minimum(bent + noise, torch.linalg.vector_norm(box, dim=1)) * SLACK)
+            )
             straight = ((self.jacobians[k] + growth) * straight + noise) * SLACK
-            rest = (self.jacobians[k] * rest + added + noise) * SLACK
-        reach = radii[:, None] * self.rows[-1] + rest[:, None]
-        alive &= flight.inside(self.centers[-1].abs() + reach)
-        margins = flight.margins_at(self.centers[-1], reach, self.labels) - lost * SLACK
+        known = self._deviation(len(left), radii, left, straight)
+        alive &= flight.inside(self.centers[-1].abs() + known.reach)
+        classes = self.forms.classes
+        lost = lost.scatter(1, classes, torch.minimum(lost.gather(1, classes), by_form))
+        margins = flight.margins_at(self.centers[-1], known.reach, self.labels) - lost * SLACK
         return alive & (margins.scatter(1, self.labels[:, None], torch.inf) > 0).all(dim=1)
+
+    def _deviation(
+        self, k: int, radii: Tensor, left: list[tuple[Tensor, Tensor]], straight: Tensor
+    ) -> _Deviation:
+        """What is known of δ_k, given bounds of all |t_i| and ‖t_i‖₂ up to there and one of ‖δ_k‖₂."""
+        first = radii[:, None] * self.rows[k]
+        rest, length = torch.zeros_like(first), torch.zeros_like(radii)
+        if k:
+            rest, length = self.carried[k].of(*(torch.stack(bounds) for bounds in zip(*left, strict=True)))
+        reach = first + rest
+        lengths = [radii * self.norms[k] + length, torch.linalg.vector_norm(reach, dim=1), straight]
+        return _Deviation(first, rest, length, reach, torch.stack(lengths).amin(dim=0))
+
+    def _lost(self, k: int, known: _Deviation) -> tuple[Tensor, Tensor]:
+        """Bounds of |⟨λ_{k+1}, t_k⟩|, shape (B, K), and of what of it is of third order, shape (B, C)."""
+        flight, center = self.flight, self.centers[k]
+        adjoint = flight.dt * self.adjoints[k]
+        lost, beyond = torch.zeros_like(self.gradients), torch.zeros_like(self.forms.slopes[:, :, 0])
+        for h, weights in ((flight.reaction, adjoint), (flight.emission, adjoint @ flight.coupling)):
+            if h.is_affine:
+                continue
+            bent = bend(h, center, known.reach)
+            lost = lost + _inner(weights * bent[:, None], known.reach, known.length)
+            # δ² − (Φu)² = (δ + Φu) w
+            few = _of_classes(weights, self.forms.classes)
+            crossed = h.derivative(center, 2).abs() / 2 * (known.reach + known.first)
+            beyond = beyond + _inner(few * crossed[:, None], known.rest, known.rest_length)
+            low, high = h.range(center - known.reach, center + known.reach, 3)
+            third = torch.maximum(-low, high).clamp(min=0) / 6 * known.reach.square()
+            beyond = beyond + _inner(few * third[:, None], known.reach, known.length)
+        return lost, beyond
+
+
+@dataclass(frozen=True)
+class _Deviation:
+    """Bounds of |Φu|, of |w| and ‖w‖₂, and of |δ| and ‖δ‖₂: node by node (B, N), lengths (B,)."""
+
+    first: Tensor
+    rest: Tensor
+    rest_length: Tensor
+    reach: Tensor
+    length: Tensor
+
+    def length_of(self, slopes: Tensor) -> Tensor:
+        """Bound (B,) of ‖s ∘ δ‖₂ for slopes (B, N)."""
+        by_norm = slopes.amax(dim=1) * self.length
+        return torch.minimum(by_norm, torch.linalg.vector_norm(slopes * self.reach, dim=1))
 
 
 def prepare(flight: Flight, states: Tensor, labels: Tensor) -> PreparedFlight:
     """Follow the trajectories of states (B, N), float64, with everything that no radius changes."""
-    dt, coupling = flight.dt, flight.coupling
-    centers, leaks, slopes = [states], [], []
+    dt, coupling = flight.dt, flight.dt * flight.coupling
+    centers, leaks, slopes = [states], list[Tensor](), list[Tensor]()
     for _ in range(flight.steps):
         leaks.append(1 + dt * flight.reaction.derivative(centers[-1], 1))
         slopes.append(flight.emission.derivative(centers[-1], 1))
         centers.append(flight.state_step(centers[-1]))
-    coupling_norm = float(spectral_norm(dt * coupling))
-    jacobians = [
-        _jacobian_norm(dt * coupling, coupling_norm, d, s) for d, s in zip(leaks, slopes, strict=True)
-    ]
+    coupling_norm = float(spectral_norm(coupling))
+    jacobians = [_jacobian_norm(coupling, coupling_norm, d, s) for d, s in zip(leaks, slopes, strict=True)]
 
-    transition = torch.eye(flight.nodes, dtype=states.dtype, device=states.device)
-    transition = transition.expand(len(states), -1, -1)
-    ones = torch.ones_like(states)
-    rows, norms = [ones], [ones[:, 0]]
-    for d, s, jacobian in zip(leaks, slopes, jacobians, strict=True):
-        transition = d[:, :, None] * transition + dt * coupling @ (s[:, :, None] * transition)
+    adjoint, adjoints = flight.readout[labels][:, None] - flight.readout, list[Tensor]()
+    for d, s in zip(reversed(leaks), reversed(slopes), strict=True):
+        adjoints.insert(0, adjoint)
+        adjoint = d[:, None] * adjoint + s[:, None] * (adjoint @ coupling)
+    gradients = torch.linalg.vector_norm(adjoint, dim=2) * SLACK
+    classes = _nearest(flight, centers[-1], labels, gradients)
+
+    transition = torch.eye(flight.nodes, dtype=states.dtype, device=states.device).expand(len(states), -1, -1)
+    rows, norms = [torch.ones_like(states)], [torch.ones_like(states[:, 0])]
+    carried = [_Carried.none(states)]
+    form = states.new_zeros(*classes.shape, flight.nodes, flight.nodes)
+    for k, (d, s, jacobian) in enumerate(zip(leaks, slopes, jacobians, strict=True)):
+        curved = _curvature(flight, centers[k], _of_classes(adjoints[k], classes))
+        form += transition.mT[:, None] @ (curved[..., None] * transition[:, None])
+        transition = _through(coupling, d, s, transition)
         rows.append(torch.linalg.vector_norm(transition, dim=2) * SLACK)
         norms.append(torch.minimum(spectral_norm(transition, _SQUARINGS), norms[-1] * jacobian))
-
-    adjoint = flight.readout[labels][:, None, :] - flight.readout
-    adjoints = []
-    for d, s in zip(reversed(leaks), reversed(slopes), strict=True):
-        adjoints.append(adjoint)
-        adjoint = d[:, None] * adjoint + s[:, None] * (dt * adjoint @ coupling)
+        carried.append(carried[-1].advanced(coupling, d, s, jacobian))
     return PreparedFlight(
         flight,
         labels,
         torch.stack(centers),
         torch.stack(rows),
-        torch.stack(norms[:-1]),
+        torch.stack(norms),
+        carried,
         torch.stack(jacobians),
-        torch.stack(adjoints[::-1]),
-        torch.linalg.vector_norm(adjoint, dim=2) * SLACK,
+        torch.stack(adjoints),
+        gradients,
+        MarginForms.of(classes, form, _of_classes(adjoint, classes)),
         coupling_norm,
     )
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """What is known of the Ψ_ki of one k: bounds of their norms (k, B), and where nodes are few, themselves.
+
+    Attributes:
+        norms: shape (k, B).
+        products: shape (k, B, N, N), or None.
+    """
+
+    norms: Tensor
+    products: Tensor | None
+
+    @classmethod
+    def none(cls, states: Tensor) -> _Carried:
+        batch, nodes = states.shape
+        few = nodes <= MOST_NODES_OF_BLOCKS
+        return cls(states.new_empty(0, batch), states.new_empty(0, batch, nodes, nodes) if few else None)
+
+    def advanced(self, coupling: Tensor, leaks: Tensor, slopes: Tensor, jacobian: Tensor) -> _Carried:
+        norms, products = self.norms * jacobian * SLACK, None
+        if self.products is not None:
+            products = _through(coupling, leaks, slopes, self.products)
+            norms = torch.minimum(norms, spectral_bound(products))
+            identity = torch.eye(len(coupling), dtype=coupling.dtype, device=coupling.device)
+            products = torch.cat([products, identity.expand(1, *products.shape[1:])])
+        return _Carried(torch.cat([norms, torch.ones_like(jacobian)[None]]), products)
+
+    def of(self, boxes: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of |Σ_i Ψ_ki t_i| (B, N) and its length (B,), for |t_i| (k, B, N) and ‖t_i‖₂ (k, B)."""
+        length = (self.norms * lengths).sum(dim=0)
+        rest = length[:, None].expand_as(boxes[0])
+        if self.products is not None:
+            by_box = (self.products.abs() @ boxes[..., None])[..., 0]
+            by_length = torch.linalg.vector_norm(self.products, dim=3) * lengths[..., None]
+            rest = torch.minimum(rest, torch.minimum(by_box, by_length).sum(dim=0))
+        length = torch.minimum(length, torch.linalg.vector_norm(rest, dim=1))
+        return rest * SLACK, length * SLACK
+
+
+def _through(coupling: Tensor, leaks: Tensor, slopes: Tensor, matrices: Tensor) -> Tensor:
+    """J M for matrices (..., B, N, N)."""
+    return leaks[..., None] * matrices + coupling @ (slopes[..., None] * matrices)
+
+
+def _curvature(flight: Flight, center: Tensor, adjoint: Tensor) -> Tensor:
+    """The diagonal (B, C, N) of a step's second order in margins of adjoints (B, C, N)."""
+    total = torch.zeros_like(adjoint)
+    for h, weights in ((flight.reaction, adjoint), (flight.emission, adjoint @ flight.coupling)):
+        total = total + flight.dt * weights * (h.derivative(center, 2) / 2)[:, None]
+    return total
+
+
+def _nearest(flight: Flight, ends: Tensor, labels: Tensor, gradients: Tensor) -> Tensor:
+    """The classes (B, C) whose margins are least for their gradients (B, K), the label not among them."""
+    margins = flight.margins_at(ends, ends.abs(), labels) / gradients.clamp(min=1e-300)
+    others = margins.scatter(1, labels[:, None], torch.inf)
+    count = margins.shape[1] - 1
+    if flight.nodes > MOST_NODES_OF_BLOCKS:
+        count = min(count, _FEW_MARGINS)
+    return others.topk(count, largest=False).indices
+
+
+def _of_classes(vectors: Tensor, classes: Tensor) -> Tensor:
+    """Those of (B, K, N) that belong to classes (B, C), shape (B, C, N)."""
+    return vectors.gather(1, classes[:, :, None].expand(-1, -1, vectors.shape[2]))
 
 
 def _jacobian_norm(coupling: Tensor, coupling_norm: float, leaks: Tensor, slopes: Tensor) -> Tensor:
@@ -123,11 +263,6 @@ def _jacobian_norm(coupling: Tensor, coupling_norm: float, leaks: Tensor, slopes
     shared = spectral_norm(middle * torch.eye(len(coupling)).to(coupling) + slope * coupling)
     varied = coupling_norm * (slopes - slope).abs().amax(dim=1)
     return (shared + (leaks - middle).abs().amax(dim=1) + varied) * SLACK
-
-
-def _length(bent: Tensor, reach: Tensor, length: Tensor) -> Tensor:
-    """Bound (B,) of ‖s ∘ δ‖₂."""
-    return torch.minimum(bent.amax(dim=1) * length, torch.linalg.vector_norm(bent * reach, dim=1))
 
 
 def _inner(weights: Tensor, reach: Tensor, length: Tensor) -> Tensor:

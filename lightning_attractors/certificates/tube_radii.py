@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from lightning_attractors.certificates.euler_flights import prepare
+from lightning_attractors.certificates.euler_flights import PreparedFlight, prepare
 from lightning_attractors.certificates.flights import MOST_NODES_OF_BLOCKS, Flight
 from lightning_attractors.certificates.traps import Traps
 from lightning_attractors.certificates.tubes import ball
@@ -18,10 +18,13 @@ from lightning_attractors.norms import NormName
 
 # Where the search for a radius begins, and ends; radii fall short by at most this share of themselves.
 _FIRST, _LARGEST, _SMALLEST, _TOLERANCE = 0.25, 1e3, 1e-4, 0.03
-# Float64 numbers that are held at a time, for all images that are looked at together: 256 MB.
-_NUMBERS = 1 << 25
+# Float64 numbers that are held at a time, for all images that are looked at together: 256 MB, or, of what is
+# passed over again and again, what a processor's cache holds.
+_NUMBERS, _CACHED_NUMBERS = 1 << 25, 1 << 21
 # Steps beyond the evaluation after which a tube that is in no trap is given up.
 _BEYOND = 60
+# Flights of few nodes with more steps than that are not prepared: they take products for all pairs of steps.
+_MOST_PREPARED_STEPS = 60
 
 Trial = Callable[[Tensor, Tensor], Tensor]
 
@@ -52,15 +55,17 @@ def class_radii(
     Raises:
         SettingError: if there are more than 128 nodes and the map is not Euler's or the norm not L2.
     """
-
-    def radii(part: Tensor, classes: Tensor, end: float) -> Tensor:
-        if flight.nodes > MOST_NODES_OF_BLOCKS:
-            _require_euler(flight, norm)
-            prepared = prepare(flight, part, classes)
-            return _bisect(lambda tried, rows: prepared.holds(tried)[rows], part, end)
-        return _bisect(_followed(flight, part, classes, traps, norm, basin=False), part, end)
-
-    return _in_batches(radii, flight, states, labels, seconds_per_image)
+    search = _Search(flight, states, labels, seconds_per_image)
+    quick = flight.integrator == "euler" and norm == "l2"
+    if flight.nodes > MOST_NODES_OF_BLOCKS:
+        tubes = f"tubes of {flight.integrator} in {norm}"
+        valid = f"must be at most {MOST_NODES_OF_BLOCKS} for {tubes}, or euler in l2"
+        require(quick, "nodes", flight.nodes, valid)
+    if quick and (flight.nodes > MOST_NODES_OF_BLOCKS or flight.steps <= _MOST_PREPARED_STEPS):
+        search.by_forms()
+    if flight.nodes <= MOST_NODES_OF_BLOCKS:
+        search.by_tubes(traps, norm, basin=False)
+    return search.radii
 
 
 @torch.no_grad()
@@ -86,11 +91,9 @@ def basin_radii(
         Shape (B,), float64; 0 where no tube ends in the label's trap.
     """
     flight.require_basins()
-
-    def radii(part: Tensor, classes: Tensor, end: float) -> Tensor:
-        return _bisect(_followed(flight, part, classes, traps, norm, basin=True), part, end)
-
-    return _in_batches(radii, flight, states, labels, seconds_per_image)
+    search = _Search(flight, states, labels, seconds_per_image)
+    search.by_tubes(traps, norm, basin=True)
+    return search.radii
 
 
 def follow(
@@ -130,54 +133,78 @@ def follow(
     return kept, trapped
 
 
-def _followed(
-    flight: Flight, states: Tensor, labels: Tensor, traps: Traps | None, norm: NormName, basin: bool
-) -> Trial:
-    def trial(radii: Tensor, rows: Tensor) -> Tensor:
-        return follow(flight, states[rows], labels[rows], radii[rows], traps, norm)[int(basin)]
+class _Search:
+    """What is proved of the radii of images, and what the time that is left may add.
 
-    return trial
+    Attributes:
+        radii: proved so far, shape (B,).
+        most: beyond which none is looked for, shape (B,).
+    """
 
+    def __init__(self, flight: Flight, states: Tensor, labels: Tensor, seconds_per_image: float) -> None:
+        self.flight, self.states, self.labels = flight, states.double(), labels
+        self.end = time.monotonic() + seconds_per_image * len(labels)
+        self.rows = _right(flight, self.states, labels).nonzero()[:, 0]
+        self.radii = torch.zeros(len(labels), dtype=torch.float64, device=states.device)
+        self.most = torch.full_like(self.radii, torch.inf)
 
-def _bisect(holds: Trial, states: Tensor, end: float) -> Tensor:
-    """The largest radii (B,) that hold, each of which has been tried itself."""
-    low = torch.zeros(len(states), dtype=states.dtype, device=states.device)
-    high = torch.full_like(low, torch.inf)
-    while True:
-        middle = torch.where(low > 0, torch.where(high.isinf(), 2 * low, (low + high) / 2), high / 4)
-        middle = torch.where(high.isinf() & (low == 0), _FIRST, middle)
-        going = (high > low * (1 + _TOLERANCE)) & (low < _LARGEST) & (middle > _SMALLEST)
-        rows = going.nonzero()[:, 0]
-        if not len(rows) or time.monotonic() >= end:
-            return low
-        held = torch.zeros_like(going)
-        held[rows] = holds(middle, rows)
-        low = torch.where(held, middle, low)
-        high = torch.where(going & ~held, middle, high)
+    def by_forms(self) -> None:
+        """By margins to second order; none is more than first order alone would give."""
+        nodes, steps, classes = self.flight.nodes, self.flight.steps, len(self.flight.readout)
+        matrices = steps * steps // 2 + classes if nodes <= MOST_NODES_OF_BLOCKS else 4
+        for part in self._batches(_NUMBERS // (4 * nodes * nodes * matrices)):
+            prepared = prepare(self.flight, self.states[part], self.labels[part])
+            self.most[part] = prepared.first_order()
 
+            def trial(radii: Tensor, rows: Tensor, prepared: PreparedFlight = prepared) -> Tensor:
+                return prepared.holds(radii)[rows]
 
-def _in_batches(
-    function: Callable[[Tensor, Tensor, float], Tensor],
-    flight: Flight,
-    states: Tensor,
-    labels: Tensor,
-    seconds_per_image: float,
-) -> Tensor:
-    nodes = flight.nodes
-    order = nodes if flight.second_order else 1
-    blocks = min(flight.steps, 60) if nodes <= MOST_NODES_OF_BLOCKS else 1
-    size = max(1, _NUMBERS // (4 * nodes * nodes * (order + blocks)))
-    radii = torch.zeros(len(labels), dtype=torch.float64, device=states.device)
-    rows = _right(flight, states.double(), labels).nonzero()[:, 0]
-    end = time.monotonic() + seconds_per_image * len(labels)
-    for part in rows.split(size) if len(rows) else ():
-        if time.monotonic() >= end:
-            late = int((rows >= part[0]).sum())
-            text = f"time ran out for {late} of {len(labels)} images, which count as certified to 0"
-            warnings.warn(text, stacklevel=4)
-            break
-        radii[part] = function(states[part].double(), labels[part], end)
-    return radii
+            self._bisect(part, trial)
+
+    def by_tubes(self, traps: Traps | None, norm: NormName, basin: bool) -> None:
+        """By tubes, one after the other where they do not fit a cache together."""
+        nodes = self.flight.nodes
+        matrices = (nodes if self.flight.second_order else 1) + min(self.flight.steps, 60)
+        on_cpu = self.states.device.type == "cpu"
+        for part in self._batches(
+            (_CACHED_NUMBERS if on_cpu else _NUMBERS) // (4 * nodes * nodes * matrices)
+        ):
+
+            def trial(radii: Tensor, rows: Tensor, part: Tensor = part) -> Tensor:
+                chosen = part[rows]
+                found = follow(
+                    self.flight, self.states[chosen], self.labels[chosen], radii[rows], traps, norm
+                )
+                return found[int(basin)]
+
+            self._bisect(part, trial)
+
+    def _batches(self, size: int) -> Iterator[Tensor]:
+        for part in self.rows.split(max(1, size)) if len(self.rows) else ():
+            if time.monotonic() >= self.end:
+                late = int((self.rows >= part[0]).sum())
+                text = (
+                    f"time ran out for {late} of {len(self.labels)} images: less is certified than could be"
+                )
+                warnings.warn(text, stacklevel=5)
+                return
+            yield part
+
+    def _bisect(self, part: Tensor, holds: Trial) -> None:
+        """The largest radii that hold, each of which has been tried itself."""
+        low, high = self.radii[part], self.most[part]
+        while True:
+            middle = torch.where(low > 0, torch.minimum(2 * low, (low + high) / 2), high / 4)
+            middle = middle.masked_fill(high.isinf() & (low == 0), _FIRST)
+            going = (high > low * (1 + _TOLERANCE)) & (low < _LARGEST) & (middle > _SMALLEST)
+            rows = going.nonzero()[:, 0]
+            if not len(rows) or time.monotonic() >= self.end:
+                self.radii[part] = low
+                return
+            held = torch.zeros_like(going)
+            held[rows] = holds(middle, rows)
+            low = torch.where(held, middle, low)
+            high = torch.where(going & ~held, middle, high)
 
 
 def _right(flight: Flight, states: Tensor, labels: Tensor) -> Tensor:
@@ -185,10 +212,3 @@ def _right(flight: Flight, states: Tensor, labels: Tensor) -> Tensor:
     for _ in range(flight.steps):
         states = flight.state_step(states)
     return (states @ flight.readout.T + flight.offsets).argmax(dim=1) == labels
-
-
-def _require_euler(flight: Flight, norm: NormName) -> None:
-    valid = (
-        f"must be at most {MOST_NODES_OF_BLOCKS} for tubes of {flight.integrator} in {norm}, or euler in l2"
-    )
-    require(flight.integrator == "euler" and norm == "l2", "nodes", flight.nodes, valid)

@@ -31,6 +31,8 @@ from lightning_attractors.norms import NormName
 SLACK = 1 + 1e-9
 # Eigenvalues of this many rows are quick; of more, so many squarings come near enough.
 _QUICK_EIGENVALUES, _SQUARINGS = 128, 5
+# Added to norms, whose squares may be too small for float64.
+_TINY = 1e-150
 # Remainders that are kept apart; where there are more, the older half becomes one.
 _MOST_BLOCKS = 240
 
@@ -48,20 +50,22 @@ def spectral_norm(matrices: Tensor, squarings: int = _SQUARINGS) -> Tensor:
     R^(1/2ⁿ⁺²) at most: for n = 5 squarings of 784 rows by 5 %. Infinite where an entry is.
     """
     small = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
-    largest = small.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=1e-150)
+    gram = small @ small.mT
+    largest = gram.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=_TINY)
     lost = ~largest.isfinite()
-    small, largest = small.masked_fill(lost, 0.0), largest.masked_fill(lost, torch.inf)
-    gram = (small / largest) @ (small / largest).mT
+    gram = gram.masked_fill(lost, 0.0) / largest.masked_fill(lost, 1.0)
     if gram.shape[-1] <= _QUICK_EIGENVALUES:
-        found = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0).sqrt()
-        return (found * largest[..., 0, 0] * SLACK).masked_fill(lost[..., 0, 0], torch.inf)
-    logarithm = torch.zeros_like(largest)
-    for n in range(squarings):
-        size = torch.linalg.matrix_norm(gram, keepdim=True).clamp(min=1e-150)
-        logarithm = logarithm + size.log() / 2**n
-        gram = (gram / size) @ (gram / size)
-    logarithm = logarithm + torch.linalg.matrix_norm(gram, keepdim=True).log() / 2**squarings
-    return (((logarithm / 2).exp() * largest)[..., 0, 0] * SLACK).masked_fill(lost[..., 0, 0], torch.inf)
+        squared = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0)
+    else:
+        logarithm = gram.new_zeros(gram.shape[:-2])
+        for n in range(squarings):
+            size = torch.linalg.matrix_norm(gram, keepdim=True).clamp(min=_TINY)
+            logarithm = logarithm + size[..., 0, 0].log() / 2**n
+            gram = (gram / size) @ (gram / size)
+        squared = (logarithm + torch.linalg.matrix_norm(gram).log() / 2**squarings).exp()
+    # squares of less than 1e-154 are lost, or rounded
+    found = ((squared * largest[..., 0, 0]).sqrt() + _TINY) * SLACK
+    return found.masked_fill(lost[..., 0, 0], torch.inf)
 
 
 class Remainders:
@@ -113,7 +117,7 @@ class Remainders:
             return blocks.new_zeros(len(blocks))
         weight = torch.stack(self.weights[: blocks.shape[1]], dim=1)
         scaled = blocks * weight[:, :, None, :]
-        sizes = torch.linalg.matrix_norm(scaled, keepdim=True).clamp(min=1e-150)
+        sizes = torch.linalg.matrix_norm(scaled, keepdim=True).clamp(min=_TINY)
         # the square root of each λ goes to either factor
         side_by_side = (scaled / sizes.sqrt()).transpose(1, 2).flatten(2)
         return spectral_norm(side_by_side) * sizes.sum(dim=1)[:, 0, 0].sqrt()
@@ -256,7 +260,7 @@ def apply(function: Pointwise, tube: Tube, known: Spread, error: Tensor | None =
         quadratic = slope[:, :, None, None] * quadratic
         if not function.is_affine:
             bent = half[:, :, None] * tube.linear
-            quadratic = quadratic + bent[:, :, :, None] * tube.linear[:, :, None, :]
+            quadratic.addcmul_(bent[:, :, :, None], tube.linear[:, :, None, :])
     blocks = slope[:, None, :, None] * blocks
     if terms:
         tube.remainders.add_sum(terms)
