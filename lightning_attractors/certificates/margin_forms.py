@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_attractors.certificates.tubes import SLACK
 
 # μ = −λ_min + share · ‖g‖/2r: at the share 1 the bound is at least −r‖g‖ + r²λ_min, the one of norms alone.
-_SHARES = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
+_SHARES = (0.0, 0.03, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,6 @@ class MarginForms:
         found = []
         for share in _SHARES:
             multiplier = least + share * step
-            held = self.slopes.square() / (self.eigenvalues + multiplier[..., None] - error[..., None])
-            found.append(held.sum(dim=2) / 4 + multiplier * r * r)
+            held = (self.eigenvalues + (multiplier - error)[..., None]).clamp(min=1e-300)
+            found.append((self.slopes.square() / held).sum(dim=2) / 4 + multiplier * r * r)
         return torch.stack(found).amin(dim=0) * SLACK
