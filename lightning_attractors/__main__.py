@@ -1,12 +1,18 @@
-"""Entry point of ``python -m lightning_attractors``."""
+"""Entry point of ``attractors``, which ``python -m lightning_attractors`` is too."""
 
 from __future__ import annotations
 
+import sys
+
 from lightning_attractors.process import keep_freed_memory, share_processors
+from lightning_attractors.shipped import describe_configs
 
 
 def main() -> None:
     """Run the command line, as a process that is fast alone and leaves others their share."""
+    if sys.argv[1:] == ["configs"]:  # at once: nothing needs to be loaded for it
+        print(describe_configs())
+        return
     share_processors()
     keep_freed_memory()
     # Only now: it loads torch, whose threads ask once how to wait.

@@ -1,17 +1,17 @@
-"""The command line: ``python -m lightning_attractors fit|validate|test|predict``."""
+"""The command line: ``attractors fit|validate|test|predict``, or ``python -m lightning_attractors``."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, distributed
 
 # Imported so that their class names alone resolve in configs and on the command line.
-from lightning_attractors import callbacks, data, models  # noqa: F401
+from lightning_attractors import __version__, callbacks, data, models  # noqa: F401
 from lightning_attractors.callbacks import (
     BestCheckpoint,
     EpochLines,
@@ -31,6 +31,7 @@ from lightning_attractors.callbacks import (
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
+from lightning_attractors.cli.quiet import ParameterLine, quieten
 from lightning_attractors.cli.refusals import Beginning, refusal
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
@@ -70,12 +71,19 @@ _LOGGER: dict[str, Any] = {
     "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",
     "init_args": {"save_dir": "runs", "name": "", "default_hp_metric": False},
 }
+# Has jsonargparse offer --print_completion, for which it needs shtab.
+_COMPLETION = "JSONARGPARSE_ADD_PRINT_COMPLETION_ARGUMENT"
+
+
+def program() -> str:
+    """How the command line was called, for its usage."""
+    return "python -m lightning_attractors" if Path(sys.argv[0]).name == "__main__.py" else "attractors"
 
 
 def run() -> None:
     """Run the command line; errors made for people, and all before the first batch, are one line."""
-    # Raised inside Lightning by newer versions of torch; nothing that a user could act on.
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    quieten()
+    os.environ.setdefault(_COMPLETION, "true")
     beginning = Beginning()
     try:
         with ended_by_signals():
@@ -86,6 +94,7 @@ def run() -> None:
                 subclass_mode_data=True,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
+                parser_kwargs={"prog": program(), "version": __version__},
             )
     except BaseException as error:
         if (signal := ended(error)) is not None:
@@ -210,6 +219,9 @@ class AttractorsCLI(LightningCLI):
             else:
                 extra.append(EpochLines())
                 kwargs["enable_progress_bar"] = False
+        if config.enable_model_summary is not False and not any(isinstance(c, ModelSummary) for c in given):
+            extra.append(ParameterLine())
+            kwargs["enable_model_summary"] = False
         check_linked(self.config[self.subcommand].model.get("init_args") or {}, self.model, self.datamodule)
         suit_threads(self.model)
         self._note_threads()
