@@ -10,9 +10,8 @@ from lightning_attractors.shipped import describe_configs
 
 def main() -> None:
     """Run the command line, as a process that is fast alone and leaves others their share."""
-    if sys.argv[1:] == ["configs"]:  # at once: nothing needs to be loaded for it
-        print(describe_configs())
-        return
+    if sys.argv[1:2] == ["configs"]:  # at once: nothing needs to be loaded for it
+        sys.exit("error: configs: takes no arguments" if sys.argv[2:] else print(describe_configs()))
     share_processors()
     keep_freed_memory()
     # Only now: it loads torch, whose threads ask once how to wait.

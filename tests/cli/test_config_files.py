@@ -105,7 +105,7 @@ def test_a_file_on_a_base_is_as_the_base_and_the_file(capsys):
     together = resolved(capsys, "--config", SHIPPED / "kh_cifar10.yaml", "--config", "rest.yaml")
     together["trainer"]["logger"]["init_args"]["name"] = "twin"
     assert alone == together
-    assert alone["data"]["class_path"] == "lightning_attractors.data.MNISTDataModule"
+    assert alone["data"]["class_path"] == "lightning_attractors.MNISTDataModule"
     assert alone["data"]["init_args"]["batch_size"] == 1000
 
 
