@@ -75,8 +75,8 @@ _LOGGER: dict[str, Any] = {
     "init_args": {"save_dir": "runs", "name": "", "default_hp_metric": False},
 }
 _ABOUT = (
-    "Train, certify and measure classifiers that are dynamical systems. `attractors configs` lists the configs "
-    "that are shipped, `attractors fit --config NAME` runs one."
+    "Train, certify and measure classifiers that are dynamical systems. `attractors configs` lists the "
+    "configs that are shipped, `attractors fit --config NAME` runs one."
 )
 
 

@@ -1,7 +1,8 @@
 """A script that completes the command line in a shell, made by shtab.
 
-jsonargparse makes one too, of every setting that every importable class may be given, which takes many minutes.
-This one knows the settings of trainer and command line, and models and data modules of this package with theirs.
+jsonargparse makes one too, of every setting that every importable class may be given; it takes many minutes.
+This one knows the settings of trainer and command line, and the models and data modules of this package with
+theirs.
 """
 
 from __future__ import annotations
