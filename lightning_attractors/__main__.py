@@ -11,7 +11,10 @@ from lightning_attractors.shipped import describe_configs
 def main() -> None:
     """Run the command line, as a process that is fast alone and leaves others their share."""
     if sys.argv[1:2] == ["configs"]:  # at once: nothing needs to be loaded for it
-        sys.exit("error: configs: takes no arguments" if sys.argv[2:] else print(describe_configs()))
+        if sys.argv[2:]:
+            sys.exit(f"error: configs: takes no arguments, as {sys.argv[2]!r}; it lists the shipped configs")
+        print(describe_configs())
+        return
     share_processors()
     keep_freed_memory()
     # Only now: it loads torch, whose threads ask once how to wait.
