@@ -6,7 +6,9 @@ from pathlib import Path
 import tomllib
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-for requirement in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+optional = project["optional-dependencies"]
+extras = [requirement for extra in optional.keys() - {"dev"} for requirement in optional[extra]]
+for requirement in [*project["dependencies"], *extras]:
     name, _, oldest = re.sub(r"\[.*\]", "", requirement).partition(">=")
     if oldest:
         print(f"{name}=={oldest}")

@@ -1,26 +1,25 @@
-"""The command line: ``python -m lightning_attractors fit|validate|test|predict``."""
+"""The command line: ``attractors fit|validate|test|predict``, or ``python -m lightning_attractors``."""
 
 from __future__ import annotations
 
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, distributed
 
 # Imported so that their class names alone resolve in configs and on the command line.
-from lightning_attractors import callbacks, data, models  # noqa: F401
+from lightning_attractors import __version__, callbacks, data, models  # noqa: F401
 from lightning_attractors.callbacks import (
     BestCheckpoint,
     EpochLines,
@@ -29,8 +28,10 @@ from lightning_attractors.callbacks import (
     RobustnessCurve,
 )
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
+from lightning_attractors.cli.completion import PrintCompletion
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
+from lightning_attractors.cli.quiet import ParameterLine, quieten
 from lightning_attractors.cli.refusals import Beginning, refusal
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
@@ -46,11 +47,14 @@ from lightning_attractors.cli.runs import (
     threads_of_config,
 )
 from lightning_attractors.cli.settings import (
+    EPOCHS,
     LINKED,
     check_callbacks,
     check_linked,
     check_settings,
+    limit_epochs,
     place_runs,
+    usual_callbacks,
 )
 from lightning_attractors.cli.signals import EndsBySignal, ended, ended_by_signals
 from lightning_attractors.cli.summary import print_summary
@@ -70,12 +74,20 @@ _LOGGER: dict[str, Any] = {
     "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",
     "init_args": {"save_dir": "runs", "name": "", "default_hp_metric": False},
 }
+_ABOUT = (
+    "Train, certify and measure classifiers that are dynamical systems. `attractors configs` lists the "
+    "configs that are shipped, `attractors fit --config NAME` runs one."
+)
+
+
+def program() -> str:
+    """How the command line was called, for its usage."""
+    return "python -m lightning_attractors" if Path(sys.argv[0]).name == "__main__.py" else "attractors"
 
 
 def run() -> None:
     """Run the command line; errors made for people, and all before the first batch, are one line."""
-    # Raised inside Lightning by newer versions of torch; nothing that a user could act on.
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    quieten()
     beginning = Beginning()
     try:
         with ended_by_signals():
@@ -86,6 +98,7 @@ def run() -> None:
                 subclass_mode_data=True,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
+                parser_kwargs={"prog": program(), "version": __version__, "description": _ABOUT},
             )
     except BaseException as error:
         if (signal := ended(error)) is not None:
@@ -132,10 +145,19 @@ class AttractorsCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return config_parser(**kwargs)
 
+    def setup_parser(self, *arguments: Any) -> None:
+        super().setup_parser(*arguments)
+        self.parser.add_argument("--print_completion", action=PrintCompletion)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
-        config = self.config[self.config.subcommand]
-        check_settings(config, trains=self.config.subcommand == "fit")
+        config, trains = self.config[self.config.subcommand], self.config.subcommand == "fit"
+        if trains and (more := usual_callbacks(config, sys.argv)):
+            self.config = parser.parse_args([*sys.argv[1:], *more])
+            config = self.config.fit
+        check_settings(config, trains)
+        if trains and limit_epochs(config.trainer):
+            rank_zero_info(f"trainer.max_epochs: {EPOCHS}, as nothing else ends the training")
         place_runs(config.trainer, _LOGGER["init_args"]["save_dir"])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -210,6 +232,9 @@ class AttractorsCLI(LightningCLI):
             else:
                 extra.append(EpochLines())
                 kwargs["enable_progress_bar"] = False
+        if config.enable_model_summary is not False and not any(isinstance(c, ModelSummary) for c in given):
+            extra.append(ParameterLine())
+            kwargs["enable_model_summary"] = False
         check_linked(self.config[self.subcommand].model.get("init_args") or {}, self.model, self.datamodule)
         suit_threads(self.model)
         self._note_threads()

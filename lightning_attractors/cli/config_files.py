@@ -14,12 +14,16 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_attractors.cli.usage import OneLineParser
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.shipped import meant_shipped, shipped_config
 
 
 def config_parser(**kwargs: Any) -> LightningArgumentParser:
     """The parser of Lightning's command line, but for what ``--config`` makes of a file: see the action."""
     parser = OneLineParser(**kwargs)
-    text = "A config file in YAML or JSON. The first one names the run; `base: FILE` in it builds on another."
+    text = (
+        "A config file in YAML or JSON, or a name of `attractors configs`. The first one names the run; "
+        "`base: FILE` in it builds on another."
+    )
     parser.add_argument("-c", "--config", action=ConfigFile, help=text)
     return parser
 
@@ -28,10 +32,11 @@ _MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which may come more than on
 
 
 class ConfigFile(ActionConfigFile):
-    """The action of ``--config``: an ordinary one, and two conveniences.
+    """The action of ``--config``: an ordinary one, and three conveniences.
 
-    A logger without a name gets that of the first file, without its ending. A file with the entry
-    ``base: FILE``, a path relative to its own folder, is read as if that file had been given before it.
+    The name of a shipped config stands for its file. A logger without a name gets that of the first file,
+    without its ending. A file with the entry ``base: FILE``, a path relative to its own folder or the name of
+    a shipped config, is read as if that file had been given before it.
     """
 
     def __call__(
@@ -39,13 +44,19 @@ class ConfigFile(ActionConfigFile):
     ) -> None:
         configs = [values]
         require(values.strip() != "", "config", values, "must be a file")
-        if os.path.exists(values):
-            require(os.path.isfile(values), "config", values, "must be a file; a pipe is not read")
+        path = shipped_config(values, "config", Path()) or Path(values)
+        if ":" not in values or os.path.exists(path):  # else it is no file, but settings written out
+            _require_file(path, values)
             if not cfg.get(self.dest):
-                _name_run(cfg, Path(values).stem)
-            configs = with_bases(Path(values))
+                _name_run(cfg, path.stem)
+            configs = with_bases(path)
         for config in configs:
             super().__call__(parser, cfg, config, option_string)
+
+
+def _require_file(path: Path, given: str) -> None:
+    require(os.path.exists(path), "config", given, f"there is no such file{meant_shipped(given)}")
+    require(path.is_file(), "config", given, "must be a file; a pipe is not read")
 
 
 def _check(path: Path) -> None:
@@ -94,17 +105,19 @@ def with_bases(path: Path, builds_on_it: tuple[Path, ...] = ()) -> list[str]:
         builds_on_it: the files that have led to this one.
 
     Raises:
-        SettingError: if a base is no file, or leads back to a file that builds on it.
+        SettingError: if a base is no file and no shipped config, or leads back to a file that builds on it.
     """
     _check(path)
     settings = _settings(path)
     if "base" not in settings:
         return [str(path)]
     base = settings.pop("base")
-    found = isinstance(base, str) and (path.parent / base).is_file()
-    require(found, "base", base, f"must be a file, relative to the folder of {path}, which names it")
+    named = shipped_config(base, "base", path.parent) if isinstance(base, str) else None
+    file = named or path.parent / str(base)
+    found = isinstance(base, str) and file.is_file()
+    valid = f"must be a shipped config, or a file relative to the folder of {path}, which names it"
+    require(found, "base", base, valid)
     chain = (*builds_on_it, path.resolve())
-    file = path.parent / base
     require(file.resolve() not in chain, "base", base, f"must not lead back to {path}, which names it")
     return [*with_bases(file, chain), yaml.safe_dump(settings, sort_keys=False)]
 

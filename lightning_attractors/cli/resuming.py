@@ -60,9 +60,22 @@ def _changed(
     found = [
         (_shown(name), old, new)
         for section in sections
-        for name, old, new in _differences(section, before.get(section), now.get(section))
+        for name, old, new in _differences(section, _named(before.get(section)), _named(now.get(section)))
     ]
     return [one for one in found if one[0].removeprefix("data.") not in _FREE_OF_DATA]
+
+
+def _named(value: Any) -> Any:
+    """A part of a config with the classes of this package by their names: their paths are several."""
+    if isinstance(value, list):
+        return [_named(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    named = {key: _named(item) for key, item in value.items()}
+    path = named.get("class_path")
+    if isinstance(path, str) and path.startswith("lightning_attractors."):
+        named["class_path"] = path.rpartition(".")[2]
+    return named
 
 
 def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:

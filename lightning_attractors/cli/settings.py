@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,9 +15,11 @@ from lightning.pytorch.callbacks import LearningRateFinder
 from lightning_attractors.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_attractors.cli.runs import configured_loggers
 from lightning_attractors.errors import require
-from lightning_attractors.models import Classifier
+from lightning_attractors.models import AttractorClassifier, Classifier
 
 LINKED = ("num_classes", "image_shape")  # what models are told of by the data
+EPOCHS = 20  # of a training that nothing else ends; Lightning's own default is 1000
+_ATTRACTOR_CALLBACKS = ("StabilityCertificate", "AttractorPictures")
 _LARGEST_SEED = 2**32 - 1
 _AT_LEAST_1: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "must be at least 1")
 # Of Lightning's Trainer, which divides by some of them in the middle of an epoch.
@@ -53,6 +56,34 @@ def check_settings(config: Namespace, trains: bool) -> None:
     require(not barebones, "trainer.barebones", True, "must be false: a run has a logger and checkpoints")
     valid = "must be at least 0, or -1 for no limit"
     require((trainer.get("max_epochs") or 0) >= -1, "trainer.max_epochs", trainer.get("max_epochs"), valid)
+
+
+def limit_epochs(trainer: Namespace) -> bool:
+    """Have a training end after a few epochs where nothing else ends it; whether that is so."""
+    endless = trainer.get("max_epochs") is None and trainer.get("max_steps") == -1
+    endless = endless and trainer.get("max_time") is None
+    if endless:
+        trainer.max_epochs = EPOCHS
+    return endless
+
+
+def usual_callbacks(config: Namespace, arguments: Sequence[str]) -> list[str]:
+    """What to add to a command line without a config file: the callbacks that shipped configs have.
+
+    Args:
+        config: of a subcommand, parsed.
+        arguments: the command line; one that speaks of callbacks is left as it is.
+
+    Returns:
+        Arguments, none where the model is no :class:`~lightning_attractors.models.AttractorClassifier`.
+    """
+    spoken = any(argument.startswith("--trainer.callbacks") for argument in arguments)
+    if spoken or config.get("config") or config.trainer.callbacks is not None or config.get("model") is None:
+        return []
+    module, _, name = config.model.class_path.rpartition(".")
+    if not issubclass(getattr(import_module(module), name), AttractorClassifier):
+        return []
+    return [f"--trainer.callbacks+={callback}" for callback in _ATTRACTOR_CALLBACKS]
 
 
 def check_linked(given: Mapping[str, Any], model: Any, data: Any) -> None:

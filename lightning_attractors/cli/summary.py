@@ -55,6 +55,7 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
                     f"certified {NORMS[proved['norm']]} radius, median", f"{proved['median_radius']:.4g}"
                 )
     table.add_row("training time", f"{training_seconds:.1f} s")
+    files = {}
     for label, name in (
         ("config", "config.yaml"),
         ("certificate", "stability.json"),
@@ -62,14 +63,16 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
         ("robustness", "robustness"),
     ):
         if (folder / name).exists():
-            table.add_row(label, str(folder / name))
+            files[label] = str(folder / name)
     best = best_weights(trainer)
     if best:
-        table.add_row("best checkpoint", _brief(Path(best)))
-    table.add_row("logs", str(folder))
+        files["best checkpoint"] = _brief(Path(best))
+    files["logs"] = str(folder)
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-        table.add_row("watch", f"tensorboard --logdir {folder.parent}")
+        files["watch"] = f"tensorboard --logdir {folder.parent}"
     Console().print(table)
+    for label, path in files.items():  # outside of the table, whose width would break them
+        print(f"{label:<{max(map(len, files))}}  {path}")
 
 
 def _brief(path: Path) -> str:

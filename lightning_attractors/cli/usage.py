@@ -46,19 +46,24 @@ class OneLineParser(LightningArgumentParser):
     """
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        line = explained(message, list(_names(self)))
+        line = explained(message, list(setting_names(self)))
         if not self.exit_on_error:  # the parser of a class, amid another one
             super().error(f"{_OPEN}{line}{_CLOSE}", ex)
         raise UsageError(line) from ex
 
 
-def _names(parser: Any) -> Iterator[str]:
+def subparsers(parser: Any) -> dict[str, Any]:
+    """The parsers of a parser's subcommands by their names."""
+    found = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+    return next(found, {})
+
+
+def setting_names(parser: Any) -> Iterator[str]:
     """The settings of a parser, and of those of its subcommands."""
+    for subcommand in subparsers(parser).values():
+        yield from setting_names(subcommand)
     for action in parser._actions:
-        if isinstance(action.choices, dict):
-            for subcommand in action.choices.values():
-                yield from _names(subcommand)
-        elif not action.dest.endswith("help"):
+        if not isinstance(action.choices, dict) and not action.dest.endswith("help"):
             yield action.dest
 
 

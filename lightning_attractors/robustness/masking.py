@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.norms import distances
-from lightning_attractors.robustness.attacks import Classifier, LibraryAttack, Logits, pgd_radii
+from lightning_attractors.robustness.attacks import Classifier, Logits, Square, pgd_radii
 from lightning_attractors.robustness.randomness import seed_all
 
 _STEPS, _STEP = 40, 1 / 255
@@ -108,10 +108,10 @@ def check_masking(
     strength = median if math.isfinite(median) else largest
     white = found.radii <= strength + _ROUNDING
     seed_all([seed])
-    square = LibraryAttack("torchattacks.Square", {"n_queries": queries, "seed": seed})
+    square = Square(queries)
     moved = torch.cat(
         [
-            square(logits_fn, part, of, strength, [seed])
+            square(logits_fn, part, of, strength)
             for part, of in zip(images.split(batch_size), labels.split(batch_size), strict=True)
         ]
     )

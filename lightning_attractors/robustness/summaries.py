@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -13,9 +14,12 @@ from torch import Tensor
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    packages = ("lightning-attractors", "lightning", "torch", "torchattacks")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    """Versions of what the numbers depend on, and is installed."""
+    found = {"python": platform.python_version()}
+    for name in ("lightning-attractors", "lightning", "torch", "torchattacks"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def spread(radii: Tensor) -> Tensor:

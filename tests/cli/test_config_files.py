@@ -5,31 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import CONFIGS, HELPERS, refused, run
+from resolved import logger, name, resolved, write
 
 LETTERS = CONFIGS / "sa_node_letters.yaml"
 SHIPPED = HELPERS.parents[1] / "configs"
-
-
-def resolved(capsys, *arguments, subcommand="fit"):
-    """The settings that arguments stand for."""
-    with pytest.raises(SystemExit) as caught:
-        run(subcommand, *arguments, "--print_config")
-    assert caught.value.code == 0
-    return yaml.safe_load(capsys.readouterr().out)
-
-
-def logger(capsys, *arguments, **options):
-    return resolved(capsys, *arguments, **options)["trainer"]["logger"]
-
-
-def name(capsys, *arguments, **options):
-    return logger(capsys, *arguments, **options)["init_args"]["name"]
-
-
-def write(path, **settings):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(yaml.safe_dump(settings))
-    return path
 
 
 @pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
@@ -105,7 +84,7 @@ def test_a_file_on_a_base_is_as_the_base_and_the_file(capsys):
     together = resolved(capsys, "--config", SHIPPED / "kh_cifar10.yaml", "--config", "rest.yaml")
     together["trainer"]["logger"]["init_args"]["name"] = "twin"
     assert alone == together
-    assert alone["data"]["class_path"] == "lightning_attractors.data.MNISTDataModule"
+    assert alone["data"]["class_path"] == "lightning_attractors.MNISTDataModule"
     assert alone["data"]["init_args"]["batch_size"] == 1000
 
 
@@ -139,7 +118,9 @@ def test_a_run_on_a_base_is_repeated_by_its_saved_config():
 @pytest.mark.parametrize("base", ["nowhere.yaml", ".", 3, None, ["child.yaml"]])
 def test_a_base_that_is_no_file_is_refused(base):
     message = refused("fit", "--config", write("child.yaml", base=base))
-    assert f"base={base!r}: must be a file, relative to the folder of child.yaml" in message
+    assert (
+        f"base={base!r}: must be a shipped config, or a file relative to the folder of child.yaml" in message
+    )
 
 
 def test_a_base_that_leads_back_is_refused():

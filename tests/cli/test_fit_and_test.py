@@ -88,7 +88,7 @@ def test_the_config_can_be_printed(capsys):
     with pytest.raises(SystemExit) as caught:
         run("fit", *LETTERS, "--print_config")
     assert caught.value.code == 0
-    assert "class_path: lightning_attractors.models.SANODE" in capsys.readouterr().out
+    assert "class_path: lightning_attractors.SANODE" in capsys.readouterr().out
 
 
 def test_a_saved_config_repeats_its_run():

@@ -1,6 +1,7 @@
 """The real command line, in this process or in others, and what its runs leave."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,8 +47,10 @@ def on_two_processes(*arguments):
 
 
 def table_of(output):
-    """The figures of the table that a run ends with, by their labels."""
-    rows = [line.split("│")[1:3] for line in output.splitlines() if line.startswith("│")]
+    """The figures of the table that a run ends with, and the paths below it, by their labels."""
+    lines = output[output.index("Run finished") :].splitlines()
+    rows = [line.split("│")[1:3] for line in lines if line.startswith("│")]
+    rows += [line.split("  ", 1) for line in lines if re.match(r"[a-z ]+  ", line)]
     return {label.strip(): value.strip() for label, value in rows if label.strip()}
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from lightning_attractors.dynamics.nmode.decay import Decaying
 from lightning_attractors.dynamics.nmode.field import NMODEField
+from lightning_attractors.extras import load_extra
 
 # dopri5 at these relative and absolute tolerances.
 _TOLERANCES = {torch.float32: (1e-5, 1e-6), torch.float64: (1e-10, 1e-11)}
@@ -28,6 +28,7 @@ class SolvedFlow(Decaying):
         trainable_decay: whether λ is trained.
 
     Raises:
+        SettingError: without the package torchdiffeq, which is an extra.
         NonFiniteError: in use, if a trained λ has diverged.
     """
 
@@ -37,6 +38,7 @@ class SolvedFlow(Decaying):
     def __init__(
         self, decay: float, time: float | Tensor, initial: float | Tensor, order: int, trainable_decay: bool
     ) -> None:
+        load_extra("torchdiffeq", "integration", "dopri5")
         super().__init__(decay, trainable_decay)
         self.register_buffer("time", torch.as_tensor(time), persistent=False)
         self.register_buffer("initial", torch.as_tensor(initial), persistent=False)
@@ -44,6 +46,8 @@ class SolvedFlow(Decaying):
 
     def forward(self, gamma: Tensor) -> Tensor:
         """y(t̄) for γ of shape (..., neurons)."""
+        from torchdiffeq import odeint  # here: the layer is of use without it
+
         exact = gamma if gamma.dtype == torch.float64 else gamma.float()
         finite = exact.isfinite()
         known = torch.where(finite, exact, 0)  # one nan would stop the whole batch

@@ -10,6 +10,7 @@ from lightning_attractors.robustness.attacks.fgsm import FGSM, fgsm_radii
 from lightning_attractors.robustness.attacks.pgd import PGD, pgd_radii
 from lightning_attractors.robustness.attacks.radii import AdversarialRadii
 from lightning_attractors.robustness.attacks.registry import Choice, make_attacks, register_attack
+from lightning_attractors.robustness.attacks.square import Square
 from lightning_attractors.robustness.attacks.torchattacks_bridge import LibraryAttack
 from lightning_attractors.robustness.attacks.trials import Outcome, RadiusSearch, StrengthSweep, Trial
 
@@ -26,6 +27,7 @@ __all__ = [
     "Logits",
     "Outcome",
     "RadiusSearch",
+    "Square",
     "Strength",
     "StrengthSweep",
     "Trial",

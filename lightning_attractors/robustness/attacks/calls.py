@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.extras import load_extra
 from lightning_attractors.robustness.attacks.base import Logits
 from lightning_attractors.robustness.corruptions import Corruption
 
@@ -96,6 +97,8 @@ def imported(path: str) -> Any:
         SettingError: if there is nothing.
     """
     module, _, name = path.rpartition(".")
+    if module.split(".")[0] == "torchattacks":
+        load_extra("torchattacks", "attacks", path)
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
