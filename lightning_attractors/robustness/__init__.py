@@ -27,6 +27,7 @@ from lightning_attractors.robustness.curves import CorruptionCurve, corruption_c
 from lightning_attractors.robustness.drawings import draw
 from lightning_attractors.robustness.files import write_report, write_result
 from lightning_attractors.robustness.kept_votes import KeptVotes
+from lightning_attractors.robustness.lines import images_of, result_line, scalars, verdict, without_fit
 from lightning_attractors.robustness.logistic import (
     LogisticFit,
     difference_interval,
@@ -42,8 +43,6 @@ from lightning_attractors.robustness.report import (
     CertificateReport,
     Report,
     Result,
-    result_line,
-    scalars,
 )
 from lightning_attractors.robustness.settings import Certificate, MeasureSettings, Share
 from lightning_attractors.robustness.smoothed import SMOOTHED, SmoothedReport
@@ -57,6 +56,7 @@ from lightning_attractors.robustness.smoothing import (
 )
 from lightning_attractors.robustness.spectral import SpectralProbe, robust_fraction
 from lightning_attractors.robustness.summaries import versions
+from lightning_attractors.robustness.usual import usual_strengths
 
 __all__ = [
     "CORRUPTIONS",
@@ -98,6 +98,7 @@ __all__ = [
     "fit_logistic",
     "gaussian_blur",
     "gaussian_noise",
+    "images_of",
     "lower_bound",
     "make_attacks",
     "measure",
@@ -113,7 +114,10 @@ __all__ = [
     "scalars",
     "smoothed_radii",
     "unchanged_random_numbers",
+    "usual_strengths",
+    "verdict",
     "versions",
+    "without_fit",
     "write_report",
     "write_result",
 ]
