@@ -94,9 +94,7 @@ class CertificateReport:
                 "median_radius": median(radii[counts]),
                 "median_radius_all": median(radii),
                 "average_radius": float(radii.mean()),
-                "certified_accuracy": {
-                    name: float((radii >= r).double().mean()) for name, r in usual.items()
-                },
+                "certified_accuracy": shares,
                 "images": {
                     "all": len(images),
                     "correct": int(images.correct.sum()),
