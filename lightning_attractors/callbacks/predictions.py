@@ -78,7 +78,7 @@ class Predictions(Callback):
     def _columns(self, names: Sequence[str], files: list[str]) -> dict[str, list[Any]]:
         """The table by column, without those that would be empty."""
         classes, confidence, labels, radii = (list(column) for column in zip(*self._rows, strict=True))
-        columns = {
+        columns: dict[str, list[Any]] = {
             "index": list(range(len(self._rows))),
             "file": files if len(files) == len(self._rows) else [],
             "class": classes,

@@ -13,7 +13,7 @@ from lightning_attractors.callbacks import RobustnessCurve, StabilityCertificate
 from lightning_attractors.cli.results import FILE
 from lightning_attractors.contracts import best_weights
 from lightning_attractors.norms import NORMS
-from lightning_attractors.robustness import images_of, verdict, without_fit
+from lightning_attractors.robustness import certified_figures, images_of, verdict, without_fit
 
 _METRICS = {
     "test/accuracy": "test accuracy",
@@ -52,11 +52,7 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
             for name, found in callback.results.items():
                 table.add_row(f"{name}, {images_of(found)}", f"{without_fit(found)}; {verdict(found)}")
             if (proved := callback.certificate) is not None:
-                shares = ", ".join(
-                    f"{s:.4g} at {radius}" for radius, s in proved["certified_accuracy"].items()
-                )
-                figures = f"median {proved['median_radius_all']:.4g}; accuracy {shares}"
-                table.add_row(f"certified {NORMS[proved['norm']]} radius", figures)
+                table.add_row(f"certified in {NORMS[proved['norm']]}", certified_figures(proved))
     table.add_row("training time", f"{training_seconds:.1f} s")
     for label, name in (
         ("results", FILE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils.data import RandomSampler
+from torch.utils.data import RandomSampler, Subset
 
 from lightning_attractors.contracts.lookups import samplers_of
 
@@ -21,13 +21,10 @@ def files_of(loader: Any) -> list[str] | None:
 
 
 def _files(dataset: Any) -> list[str] | None:
-    files = getattr(dataset, "files", None)
-    if files is None:
-        samples = getattr(dataset, "samples", None)
-        paths = isinstance(samples, list) and all(isinstance(one, tuple) and one for one in samples)
-        files = [one[0] for one in samples] if paths else None
-    indices, whole = getattr(dataset, "indices", None), getattr(dataset, "dataset", None)
-    if files is None and indices is not None and whole is not None:
-        within = _files(whole)
-        files = None if within is None else [within[index] for index in indices]
+    if isinstance(dataset, Subset):
+        whole = _files(dataset.dataset)
+        return whole and [whole[index] for index in dataset.indices]
+    files, samples = getattr(dataset, "files", None), getattr(dataset, "samples", None)
+    if files is None and isinstance(samples, list):
+        files = [sample[0] for sample in samples]
     return None if files is None else [str(file) for file in files]

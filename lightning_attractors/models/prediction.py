@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,8 +28,8 @@ class Prediction:
         label: number of the predicted class.
         class_name: its name, or its number in digits where the model knows no names.
         confidence: its softmax probability, in [0, 1].
-        certified_radius: how far, in ``norm``, an image with pixels in [0, 1] may be from this one and provably
-            has the same class; 0 where nothing is proved, None where the model has no certificate.
+        certified_radius: how far, in ``norm``, images with pixels in [0, 1] may be from this one and provably
+            have the same class; 0 where nothing is proved, None where the model has no certificate.
         norm: that of the radius, ``linf`` or ``l2``; None without one.
     """
 
@@ -48,10 +48,10 @@ def predict_file(model: Classifier, path: str | Path) -> Prediction:
         SettingError: as :func:`~lightning_attractors.image_files.read_image`; if the model does not know the
             shape of its images.
     """
-    shape = model.hparams.get("image_shape")
+    shape: Any = model.hparams.get("image_shape")
     valid = f"must be a setting of {type(model).__name__}, for images to be brought to it"
     require(shape is not None, "image_shape", shape, valid)
-    image = read_image(path, tuple(shape))[None].to(model.device, model.dtype)
+    image = read_image(path, tuple(shape))[None].to(next(model.parameters()))
     with evaluating(model):
         confidence, label = model(image).double().softmax(dim=1).max(dim=1)
         radius, norm = _radius(model, image, label)

@@ -27,7 +27,14 @@ from lightning_attractors.robustness.curves import CorruptionCurve, corruption_c
 from lightning_attractors.robustness.drawings import draw
 from lightning_attractors.robustness.files import write_report, write_result
 from lightning_attractors.robustness.kept_votes import KeptVotes
-from lightning_attractors.robustness.lines import images_of, result_line, scalars, verdict, without_fit
+from lightning_attractors.robustness.lines import (
+    certified_figures,
+    images_of,
+    result_line,
+    scalars,
+    verdict,
+    without_fit,
+)
 from lightning_attractors.robustness.logistic import (
     LogisticFit,
     difference_interval,
@@ -89,6 +96,7 @@ __all__ = [
     "VoteMemory",
     "add_uniform",
     "brightness",
+    "certified_figures",
     "check_masking",
     "clearly_more",
     "corruption_curve",

@@ -43,6 +43,13 @@ def without_fit(summary: Mapping[str, Any]) -> str:
     return f"accuracy {summary['accuracy']:.4g}, {shares}; {half}"
 
 
+def certified_figures(summary: Mapping[str, Any]) -> str:
+    """Of a certificate, the accuracies at the usual strengths, and the median radius."""
+    shares = ", ".join(f"{share:.4g} at {at}" for at, share in summary["certified_accuracy"].items())
+    median = summary["median_radius_all"]
+    return f"accuracy {shares}; median radius {'infinite' if median is None else f'{median:.4g}'}"
+
+
 def result_line(summary: Mapping[str, Any], seconds: float) -> str:
     """An attack's summary in one line, with the time that it took."""
     images = summary["images"]
