@@ -34,7 +34,7 @@ class RadiiInTime:
         self.refused = self.certificate.refused
 
     def of(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Radii (B,) within which images (B, C, H, W) keep their classes (B,): float64, on the CPU, or nan."""
+        """Radii (B,) within which images (B, C, H, W) keep classes (B,): float64, on the CPU, or nan."""
         radii = torch.full(classes.shape, torch.nan, dtype=torch.float64)
         self.asked += len(classes)
         if self.certificate.radii is None or self.refused:

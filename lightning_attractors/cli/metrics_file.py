@@ -70,6 +70,6 @@ class MetricsFile(Logger):
     def _write(self) -> None:
         self._written = time.monotonic()
         if self._rows:
-            names = list(dict.fromkeys(name for row in self._rows.values() for name in row))
+            names = list(dict.fromkeys(["epoch", *(name for row in self._rows.values() for name in row)]))
             rows = ([step, *(row.get(name) for name in names)] for step, row in sorted(self._rows.items()))
             write_atomically(self.path, csv_table(["step", *names], rows))

@@ -21,7 +21,10 @@ from lightning_attractors.robustness import versions
 from lightning_attractors.writing import write_atomically
 
 FILE = "results.json"
-_CIRCUMSTANCES = ("settings", "versions", "model", "stage", "epoch", "global_step", "precision", "masking")
+_CIRCUMSTANCES = (
+    *("settings", "versions", "model", "checkpoint", "stage", "epoch", "global_step", "precision"),
+    *("masking", "Q", "B", "D", "M", "nu", "mse"),
+)
 
 
 def write_results(
@@ -41,8 +44,6 @@ def write_results(
         "data": None if data is None else type(data).__name__,
         "class_names": list(class_names_of(module) or class_names_of(data)),
         "checkpoint": weights,
-        "epoch": trainer.current_epoch,
-        "global_step": trainer.global_step,
         "metrics": {name: _number(value) for name, value in sorted(trainer.callback_metrics.items())},
         **_found(trainer, folder),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},

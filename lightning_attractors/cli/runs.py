@@ -84,7 +84,8 @@ def evaluate_within(run: Path, loggers: list[Any], subcommand: str) -> bool:
     names = (subcommand if number == 1 else f"{subcommand}_{number}" for number in count(1))
     name = next(name for name in names if not (run / name).exists())
     for logger in ours:
-        logger.init_args.update(save_dir=str(run), name="", version=name)
+        for key, value in (("save_dir", str(run)), ("name", ""), ("version", name)):
+            logger.init_args[key] = value
     return True
 
 
