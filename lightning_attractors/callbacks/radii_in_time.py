@@ -35,27 +35,26 @@ class RadiiInTime:
 
     def of(self, images: Tensor, classes: Tensor) -> Tensor:
         """Radii (B,) within which images (B, C, H, W) keep classes (B,): float64, on the CPU, or nan."""
-        radii = torch.full(classes.shape, torch.nan, dtype=torch.float64)
+        certify, found = self.certificate.radii, list[Tensor]()
         self.asked += len(classes)
-        if self.certificate.radii is None or self.refused:
-            return radii
         with undisturbed(self.module, None), torch.no_grad():
             images, classes = images.clone(), classes.clone()  # those of inference mode know no gradients
             begin, size = 0, 1
-            while begin < len(classes) and self.left > 0:
+            while certify and not self.refused and begin < len(classes) and self.left > 0:
                 started, part = time.monotonic(), slice(begin, begin + size)
                 try:
-                    given = self.certificate.radii(images[part], classes[part])
+                    given = certify(images[part], classes[part])
                 except SettingError as error:
                     self.refused = str(error)
                     break
-                radii[part] = checked_radii(given, classes[part])
+                found.append(checked_radii(given, classes[part]))
                 self.left -= (spent := time.monotonic() - started)
                 begin += size
                 # Some take microseconds for an image, some seconds
                 size = max(1, min(2 * size, int(size * self.left / max(spent, 1e-6))))
-        self.found += min(begin, len(classes))
-        return radii
+        count = sum(map(len, found))
+        self.found += count
+        return torch.cat([*found, torch.full((len(classes) - count,), torch.nan, dtype=torch.float64)])
 
     def __str__(self) -> str:
         """What there is to say of them; empty of a module without."""

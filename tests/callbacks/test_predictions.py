@@ -21,7 +21,7 @@ class Named(Certified):
 
 
 class Filed(TensorDataset):
-    files = [f"image {k}.png" for k in range(COUNT)]
+    files = tuple(f"image {k}.png" for k in range(COUNT))
 
 
 def predicted(path, module, data, **settings):
@@ -36,7 +36,7 @@ def test_every_image_has_its_file_classes_confidence_and_radius(tmp_path, capsys
     found = predicted(tmp_path, Named(), DataLoader(Filed(images, labels), batch_size=7))
     logits = Bright().eval()(images)
     confidence, classes = logits.softmax(dim=1).max(dim=1)
-    assert [row["file"] for row in found] == Filed.files
+    assert [row["file"] for row in found] == list(Filed.files)
     assert [int(row["class"]) for row in found] == classes.tolist()
     assert [row["class_name"] for row in found] == [Named.class_names[k] for k in classes]
     assert [int(row["label"]) for row in found] == labels.tolist()
@@ -83,10 +83,8 @@ def test_a_certificate_that_is_refused_says_why(tmp_path, capsys):
 
 
 def test_files_are_those_of_the_images_as_they_are_served():
-    class Folder(TensorDataset):
-        samples = [(name, 0) for name in "abcd"]
-
-    data = Folder(torch.zeros(4))
+    data = TensorDataset(torch.zeros(4))
+    data.samples = [(name, 0) for name in "abcd"]  # as torchvision's ImageFolder
     assert files_of(DataLoader(data)) == list("abcd")
     assert files_of(DataLoader(Subset(data, [2, 0]))) == ["c", "a"]
     assert files_of(DataLoader(data, shuffle=True)) is None
