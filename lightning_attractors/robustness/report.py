@@ -165,7 +165,8 @@ class AttackReport:
     def reason(self) -> str:
         """Why there is no R, in words; empty if there is one."""
         if self.fit is None:
-            return f"no image is classified correctly with a confidence of {self.confidence:g} or more"
+            sure = f" with a confidence of {self.confidence:g} or more" if self.images.correct.any() else ""
+            return f"no image is classified correctly{sure}"
         return self.fit.reason
 
     @property

@@ -73,6 +73,7 @@ def test_what_would_give_an_R_is_said(count, settings, advice):
     assert bool(found.advice) == bool(advice)
     line = result_line(found.summary({}, {}), 1.0)
     assert found.advice in line
+    assert ("correctly with a confidence" in line) == ("confidence: " in advice)
     assert ("no R: " in line) == (found.robustness is None)
 
 
