@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 # Turns in which an idle thread of GNU OpenMP waits for more work before it sleeps. By default 300,000: two
 # trainings beside each other then wait most of the time for each other's idle threads.
@@ -39,3 +40,11 @@ def keep_freed_memory() -> None:
         if not library.mallopt(MMAP_THRESHOLD, _NEVER):
             library.mallopt(MMAP_THRESHOLD, _LARGEST_ONCE)
         library.mallopt(TRIM_THRESHOLD, _NEVER)
+
+
+def processor_name() -> str:
+    """The processor's name, where the system tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from lightning_attractors.linalg import product_seconds
+from lightning_attractors.process import processor_name
 
 Run = Callable[[], object]
 # A product large enough for the full rate, forward and both backward.
@@ -52,12 +51,4 @@ def processor() -> str:
         for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16"))
     ]
     threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    return f"processor: {_model()}, {threads}; products {', '.join(rates)}; torch {torch.__version__}"
-
-
-def _model() -> str:
-    """The processor's name, where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return f"processor: {processor_name()}, {threads}; products {', '.join(rates)}; torch {torch.__version__}"

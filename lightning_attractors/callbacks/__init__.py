@@ -6,6 +6,7 @@ from lightning_attractors.callbacks.epoch_lines import EpochLines
 from lightning_attractors.callbacks.f_score import CollapsedError, FScore
 from lightning_attractors.callbacks.finite import FiniteLoss
 from lightning_attractors.callbacks.pictures import AttractorPictures
+from lightning_attractors.callbacks.predictions import Predictions
 from lightning_attractors.callbacks.robustness_curve import BrokenCertificateError, RobustnessCurve
 from lightning_attractors.callbacks.stability import StabilityCertificate, UnstableError
 
@@ -19,6 +20,7 @@ __all__ = [
     "FScore",
     "FiniteLoss",
     "LastCheckpoint",
+    "Predictions",
     "RobustnessCurve",
     "StabilityCertificate",
     "UnstableError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,11 @@ from lightning_attractors.callbacks.robustness_trainer import (
     Split,
     batches,
     best_checkpoint,
+    choose_split,
     circumstances,
     fingerprint,
     first_images,
-    has_images,
     pairs,
-    prepare,
     together,
     undisturbed,
 )
@@ -56,12 +56,16 @@ from lightning_attractors.robustness import (
 __all__ = ["BrokenCertificateError", "RobustnessCurve"]
 
 _TRIAL_IMAGES, _DRY_RUN_IMAGES = 2, 8
+# Of a run its siblings, and its tests; of a test its siblings, and its run.
+_BESIDE = ("version_*/robustness", "version_*/test*/robustness", "test*/robustness", "robustness")
 
 
 class RobustnessCurve(Callback):
     """Attacks the images of a split, and reports how the accuracy falls with the strength of the attack.
 
-    Runs after ``fit``, on the best checkpoint where there is one, and in ``test``. For every attack the run's
+    Runs after ``fit``, on the best checkpoint where there is one, and in ``test``. A fit that has test images
+    measures these, another its validation images, and says so in every line and file; one with neither
+    leaves it to ``trainer.test``. For every attack the run's
     folder gets ``robustness/<attack>.csv`` (accuracies per strength), ``<attack>_radii.csv`` (one row per
     image), ``<attack>.json`` (R and all that it depends on), ``<attack>.png`` and ``<attack>_gallery.png``;
     the loggers get figures, scalars ``robustness/<attack>/<name>`` and these as metrics of the
@@ -71,7 +75,9 @@ class RobustnessCurve(Callback):
     corruption, by its name, or an attack class, by its import path, is applied at each of ``strengths``; ρ is
     then the smallest strength that succeeds. ``accuracy`` is of all images; ``relative_accuracy``, the fit
     and its inflection point R are of those that are classified correctly with at least ``confidence``
-    (Torvik, 2023).
+    (Torvik, 2023). Where there is no R, or one that does not count, ``reason`` and ``advice`` say why and
+    what would give one; ``accuracy_at`` the :func:`~lightning_attractors.robustness.usual_strengths` and
+    ``median_radius_all`` are of all images, and always there.
 
     **Certificates.** A module may have ``certified_radii(images, labels) -> (B,)``, radii of images in [0, 1]
     within which they keep their labels, in the norm ``certified_norm``: ``linf``, as without it, or ``l2``.
@@ -92,7 +98,7 @@ class RobustnessCurve(Callback):
     plots of attacks in L2 too; scalars are ``robustness/smoothed/<name>``. Noisy images leave [0, 1]. It is
     another classifier than the one that is attacked, so no attack breaks its radii. What is done when a run
     is interrupted is in ``smoothed_votes_<rank>.json``, and the next run of the same module, weights,
-    settings and images goes on from it, in the same folder or in a ``version_<n>`` beside it.
+    settings and images goes on from it, in the same folder or in one of another run or test beside it.
 
     **Masked gradients.** Square and perturbations from a linear substitute attack a hundred images of the
     first batch beside PGD; if they do better, the radii are too large, and a sentence in log and JSON says
@@ -111,7 +117,7 @@ class RobustnessCurve(Callback):
         confidence: confidence from which on a correctly classified image counts, in [0, 1].
         max_images: how many images are attacked at most, at least 1; all of them with None.
         batch_size: how many images are attacked together, at least 1.
-        split: ``test`` or ``val``.
+        split: ``test`` or ``val``; by default the test images where there are any, else those of validation.
         seed: of random attacks, at least 0.
         logits_fn: takes the module and inputs, gives logits (B, K); by default ``forward``.
         unpack_batch: takes a batch to images (B, C, H, W) and labels (B,); by default its first two elements.
@@ -140,7 +146,7 @@ class RobustnessCurve(Callback):
         confidence: float = 0.8,
         max_images: int | None = 1000,
         batch_size: int = 256,
-        split: Split = "test",
+        split: Split | None = None,
         seed: int = 0,
         logits_fn: LogitsFunction | None = None,
         unpack_batch: Callable[[Any], tuple[Tensor, Tensor]] | None = None,
@@ -151,11 +157,13 @@ class RobustnessCurve(Callback):
         smoothing: Smoothing | None = None,
     ) -> None:
         self.settings = MeasureSettings(confidence, max_images, batch_size, seed, masking, smoothing)
-        require(split in ("test", "val"), "split", split, "must be test or val")
+        valid = "must be test or val, or null for the test images where there are any"
+        require(split in ("test", "val", None), "split", split, valid)
         require(all(value > 0 for value in std or ()), "std", std, "must be above 0")
         self.attacks = make_attacks(attacks, strengths)
         refuse_names_of_certificates(self.attacks)
-        self.split: Split = split
+        self.split = split
+        self._measured: Split | None = None  # in the present fit or test
         self.logits_fn = logits_fn
         self.unpack_batch = unpack_batch or pairs
         self.mean, self.std = mean, std
@@ -175,27 +183,27 @@ class RobustnessCurve(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Try everything on two images, so that what does not fit is said before training."""
         certificate_of(trainer, pl_module, self._logits(trainer, pl_module))
-        known = has_images(trainer, self.split)
-        valid = "must be a split that this fit has a loader of; or set after_fit to false"
-        require(known or not self.after_fit, "split", self.split, valid)
-        if not known:
+        self._measured = chosen = choose_split(trainer, self.split)
+        if chosen is None:
+            if self.after_fit:
+                wanted = {"test": "test", "val": "validation", None: "test or validation"}[self.split]
+                rank_zero_info(f"RobustnessCurve: this fit has no {wanted} images, so it waits for test")
             return
-        prepare(trainer, self.split)
         with undisturbed(pl_module, None):
             logits = self._logits(trainer, pl_module)
-            inputs, labels = first_images(trainer, self.split, self.unpack_batch, _TRIAL_IMAGES)
+            inputs, labels = first_images(trainer, chosen, self.unpack_batch, _TRIAL_IMAGES)
             images, labels = logits.pixels(inputs), labels.to(pl_module.device)
             rehearse(logits, images, labels, self.attacks, self.settings)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.after_fit:
+        if self.after_fit and self._measured is not None:
             best = best_checkpoint(trainer)
             self._measure(trainer, pl_module, best, best)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        known = has_images(trainer, self.split)
-        require(known, "split", self.split, "must be a split that this test has a loader of")
-        prepare(trainer, self.split)
+        self._measured = choose_split(trainer, self.split)
+        valid = "must be a split that this test has a loader of"
+        require(self._measured is not None, "split", self.split, valid)
         self._measure(trainer, pl_module, None, trainer.ckpt_path)  # type: ignore[arg-type]
 
     def _measure(
@@ -207,15 +215,17 @@ class RobustnessCurve(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             settings = replace(settings, max_images=_DRY_RUN_IMAGES)
         folder = run_folder(trainer) / "robustness"
-        about, memory = circumstances(trainer, module, weights), None
+        split = self._measured
+        assert split is not None
+        about, memory = {"split": split, **circumstances(trainer, module, weights)}, None
         with undisturbed(module, checkpoint):
             logits = self._logits(trainer, module)
             if settings.smoothing is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                others = folder.parents[1].glob("version_*/robustness")
+                others = chain.from_iterable(map(folder.parents[1].glob, _BESIDE))
                 memory = KeptVotes(folder, fingerprint(module, logits), trainer.global_rank, others)
             report = measure(
                 logits,
-                self._pixels(trainer, logits),
+                self._pixels(trainer, logits, split),
                 self.attacks,
                 settings=settings,
                 certificate=certificate_of(trainer, module, logits),
@@ -262,16 +272,18 @@ class RobustnessCurve(Callback):
         """The module's logits of images in [0, 1]."""
         return PixelLogits(trainer, module, self.logits_fn, self.mean, self.std)
 
-    def _pixels(self, trainer: L.Trainer, logits: PixelLogits) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pixels(
+        self, trainer: L.Trainer, logits: PixelLogits, split: Split
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Images in [0, 1] and labels of the split."""
         count = 0
-        for inputs, labels in batches(trainer, self.split, self.unpack_batch):
+        for inputs, labels in batches(trainer, split, self.unpack_batch):
             count += len(labels)
             yield logits.pixels(inputs).cpu(), labels
-        require(count > 0, "split", self.split, "must have images")
+        require(count > 0, "split", split, "must have images")
 
     def _recorded(self) -> dict[str, Any]:
         """The settings that are written down."""
         names = ("confidence", "max_images", "batch_size", "split", "seed", "mean", "std")
-        values = {**asdict(self.settings), "split": self.split, "mean": self.mean, "std": self.std}
+        values = {**asdict(self.settings), "split": self._measured, "mean": self.mean, "std": self.std}
         return {name: values[name] for name in names}

@@ -24,13 +24,22 @@ from lightning_attractors.robustness import unchanged_random_numbers, versions
 
 T = TypeVar("T")
 Split = Literal["test", "val"]
+_SPLITS: tuple[Split, ...] = ("test", "val")  # the one that is measured, if it is there, first
 LogitsFunction = Callable[[L.LightningModule, Tensor], Tensor]
 UnpackBatch = Callable[[Any], tuple[Tensor, Tensor]]
 
 
-def has_images(trainer: L.Trainer, split: Split) -> bool:
-    """Whether the trainer knows where images of the split come from."""
-    return _source(trainer, split).is_defined()
+def choose_split(trainer: L.Trainer, wanted: Split | None) -> Split | None:
+    """The split that is wanted, or else test where there is one, or else val; None where there is none.
+
+    A data module has then loaded it, even where the present stage does not need it.
+    """
+    for split in _SPLITS if wanted is None else (wanted,):
+        if _source(trainer, split).is_defined():
+            _prepare(trainer, split)
+            if wanted is not None or any(_holds_batches(loader) for loader in _loaders(trainer, split)):
+                return split
+    return None
 
 
 def first_images(trainer: L.Trainer, split: Split, unpack: UnpackBatch, most: int) -> tuple[Tensor, Tensor]:
@@ -63,7 +72,7 @@ def batches(trainer: L.Trainer, split: Split, unpack: UnpackBatch) -> Iterator[t
         split: whose images.
         unpack: takes a batch of the loader to images and labels.
     """
-    for loader in CombinedLoader(_source(trainer, split).dataloader(), "sequential").flattened:
+    for loader in _loaders(trainer, split):
         _require_whole(loader, split)
         with _same_state(loader):
             for batch in loader:
@@ -94,8 +103,7 @@ def _transferred(trainer: L.Trainer, split: Split, batch: Any) -> Any:
         state.stage = before
 
 
-def prepare(trainer: L.Trainer, split: Split) -> None:
-    """Have a data module load a split that the present stage does not need."""
+def _prepare(trainer: L.Trainer, split: Split) -> None:
     stage = "validate" if split == "val" else "test"
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     fitting = trainer.state.fn == "fit"
@@ -106,6 +114,17 @@ def prepare(trainer: L.Trainer, split: Split) -> None:
 def _source(trainer: L.Trainer, split: Split) -> Any:
     # The loaders that Lightning itself holds have been cut for their rank
     return (trainer.test_loop if split == "test" else trainer.validate_loop)._data_source
+
+
+def _loaders(trainer: L.Trainer, split: Split) -> list[Any]:
+    return list(CombinedLoader(_source(trainer, split).dataloader(), "sequential").flattened)
+
+
+def _holds_batches(loader: Any) -> bool:
+    try:
+        return len(loader) > 0
+    except TypeError:  # one that streams; or none at all
+        return loader is not None
 
 
 @contextmanager

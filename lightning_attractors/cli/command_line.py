@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import Tensor, distributed
+from torch import distributed
 
 # Imported so that their class names alone resolve in configs and on the command line.
 from lightning_attractors import __version__, callbacks, data, models  # noqa: F401
@@ -25,6 +25,7 @@ from lightning_attractors.callbacks import (
     EpochLines,
     FiniteLoss,
     LastCheckpoint,
+    Predictions,
     RobustnessCurve,
 )
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
@@ -32,17 +33,21 @@ from lightning_attractors.cli.completion import PrintCompletion
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
 from lightning_attractors.cli.quiet import ParameterLine, quieten
+from lightning_attractors.cli.metrics_file import MetricsFile
 from lightning_attractors.cli.refusals import Beginning, refusal
+from lightning_attractors.cli.results import write_results
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
     RESUMED,
     check_writable,
     checkpoint_of_run,
     configured_loggers,
+    evaluate_within,
     header,
     log_root,
     precision_of_run,
     read_config,
+    run_of,
     run_to_go_on,
     threads_of_config,
 )
@@ -68,7 +73,7 @@ from lightning_attractors.training import (
     suit_threads,
     warn_if_slow,
 )
-from lightning_attractors.writing import csv_table, remove_asides, run_folder, write_atomically
+from lightning_attractors.writing import remove_asides, run_folder
 
 _LOGGER: dict[str, Any] = {
     "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",
@@ -122,7 +127,8 @@ class AttractorsCLI(LightningCLI):
     The folder is ``<save_dir>/<name>/version_<k>`` of the TensorBoard logger and holds config, checkpoints,
     events, certificate, pictures and curves. The name is that of the first config file if nothing else sets
     it. ``--ckpt_path last`` (or ``best``) means the newest run under that name; ``fit --ckpt_path last`` goes
-    on in that run's own folder, with its settings. ``--ckpt_path untrained`` means the weights that training
+    on in that run's own folder, with its settings. ``validate``, ``test`` and ``predict`` of a run have a
+    folder of their name in the run's. ``--ckpt_path untrained`` means the weights that training
     would begin with. With ``trainer.precision: auto`` the config that is saved names the precision
     that was chosen.
     """
@@ -178,6 +184,7 @@ class AttractorsCLI(LightningCLI):
         if self.untrained:
             path = config.ckpt_path = None
         run = run_to_go_on(config.trainer, path) if path in ("last", "best") else None
+        elsewhere = run is None and bool(loggers) and loggers[0].init_args.get("version") is not None
         if run is not None:
             path = config.ckpt_path = str(checkpoint_of_run(run, path))
             if resumed:
@@ -188,12 +195,16 @@ class AttractorsCLI(LightningCLI):
             path = config.ckpt_path = local_checkpoint(str(path))
             check_checkpoint(str(path), self.subcommand == "fit", trusted=config.weights_only is False)
             self._compare_with(run or Path(path).parent.parent)
+            run = run or run_of(path)
+        if run is not None and self.subcommand != "fit" and not elsewhere:
+            root = run if evaluate_within(run, loggers, str(self.subcommand)) else root
         self.beginning.watch(root)
         check_writable(root)
         if resumed:
             self.save_config_kwargs.update(config_filename=RESUMED, overwrite=True)
-        elif not loggers:
-            self.save_config_kwargs.update(overwrite=True)  # no folder of its own, so the newest run has it
+        elif not loggers:  # no folder of its own, so the newest run has it
+            name = "config.yaml" if self.subcommand == "fit" else f"config_{self.subcommand}.yaml"
+            self.save_config_kwargs.update(config_filename=name, overwrite=True)
         else:
             version = loggers[0].init_args.get("version")
             folder = root / (version if isinstance(version, str) else f"version_{version}")
@@ -248,11 +259,15 @@ class AttractorsCLI(LightningCLI):
             # The best one first: it is the trainer's checkpoint callback.
             extra += [self._get(self.config_init, "checkpoint"), LastCheckpoint(), OneProcess()]
         extra += [SameOptimizer(), EndsBySignal()]
+        if not any(isinstance(callback, Predictions) for callback in given):
+            extra.append(Predictions())
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), CheckpointFiles()]
         trainer = self._instantiate_trainer({**config, **kwargs}, extra)
         self.beginning.at(trainer)
+        if not config.fast_dev_run:
+            trainer.loggers = [*trainer.loggers, MetricsFile(run_folder(trainer))]
         return trainer
 
     def _note_threads(self) -> None:
@@ -270,26 +285,49 @@ class AttractorsCLI(LightningCLI):
     def before_fit(self) -> None:
         if self.datamodule is None and not is_overridden("train_dataloader", self.model):
             raise SettingError("data", None, "must be a data module: the model brings no data of its own")
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RobustnessCurve) and is_overridden("test_step", self.model):
+        for callback in self.trainer.callbacks if self._tests() else []:  # type: ignore[attr-defined]
+            if isinstance(callback, RobustnessCurve):
                 callback.after_fit = False  # the test that follows measures the best checkpoint
         self._started = time.monotonic()
 
+    def _tests(self) -> bool:
+        """Whether the model can be tested after the fit, and there is something to test it with."""
+        images = any(is_overridden("test_dataloader", one) for one in (self.model, self.datamodule) if one)
+        return images and is_overridden("test_step", self.model)
+
     def after_fit(self) -> None:
-        """Test the best checkpoint and print the table."""
-        seconds = time.monotonic() - self._started
-        if not is_overridden("test_step", self.model):
-            return
+        """Test the best checkpoint, write ``results.json`` and print the table."""
+        seconds = {"training": time.monotonic() - self._started}
         best = best_weights(self.trainer)
-        self.trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False)
-        folder = run_folder(self.trainer)
+        if self._tests():
+            self.trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False)
+            seconds["test"] = time.monotonic() - self._started - seconds["training"]
+        folder = self._leave_results(best, seconds)
         if self.trainer.is_global_zero:
-            print_summary(self.trainer, folder, seconds)
+            print_summary(self.trainer, folder, seconds["training"])
+
+    def _leave_results(self, weights: str | None, seconds: dict[str, float]) -> Path:
+        """Write ``results.json``, and give the run's folder."""
+        folder = run_folder(self.trainer)
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            write_results(self.trainer, folder, weights, seconds)
+        return folder
 
     def before_validate(self) -> None:
         self._say_whose_weights()
 
-    before_test = before_validate
+    def before_test(self) -> None:
+        self._say_whose_weights()
+        self._started = time.monotonic()
+
+    def after_test(self) -> None:
+        """Write ``results.json``, and say where it is."""
+        seconds = {"test": time.monotonic() - self._started}
+        folder = self._leave_results(self.config_init[self.subcommand].ckpt_path, seconds)
+        if self.trainer.is_global_zero:
+            print(f"results are in {folder}")
+
+    before_predict = before_validate
 
     def _say_whose_weights(self) -> None:
         """Say which checkpoint is used, and refuse to measure weights that nobody has trained."""
@@ -301,20 +339,3 @@ class AttractorsCLI(LightningCLI):
             print(f"weights: {path or 'those that training would begin with'}")
             if self.differs:
                 print(f"settings that are not the run's: {self.differs}")
-
-    def before_predict(self) -> None:
-        self._say_whose_weights()
-        devices = self.trainer.world_size
-        require(devices == 1, "trainer.devices", devices, "must be 1: one process writes the predictions")
-
-    def after_predict(self) -> None:
-        """Write ``predictions.csv``: index, class and confidence of every image."""
-        batches = self.trainer.predict_loop.predictions
-        if not all(isinstance(batch, Tensor) and batch.ndim == 2 for batch in batches):
-            print("no predictions.csv: the model's predictions are not logits of shape (B, K)")
-            return
-        confidence, label = torch.cat(batches).float().cpu().softmax(dim=1).max(dim=1)
-        rows = zip(range(len(label)), label.tolist(), confidence.tolist(), strict=True)
-        path = run_folder(self.trainer) / "predictions.csv"
-        write_atomically(path, csv_table(["index", "class", "confidence"], rows))
-        print(f"{len(label)} predictions are in {path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ RESUMED = "config_resumed.yaml"  # the settings with which a run goes on
 _THREADS = ", threads: "
 # What only the subcommands that train nothing have in their config.
 _EVALUATES = {"verbose", "return_predictions"}
+_IN_FOLDERS = ("TensorBoardLogger", "CSVLogger")  # which take any name for that of a folder
 
 
 def configured_loggers(trainer: Any) -> list[Any]:
@@ -61,6 +63,30 @@ def run_to_go_on(trainer: Any, name: str) -> Path:
     if _trains(root):
         return root
     raise SettingError("ckpt_path", name, f"there is no earlier run in {root}")
+
+
+def run_of(checkpoint: str) -> Path | None:
+    """The folder of the run that a checkpoint file is of, or None where it lies elsewhere than in one."""
+    folder = Path(checkpoint).parent
+    within = folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file()
+    return folder.parent if within else None
+
+
+def evaluate_within(run: Path, loggers: list[Any], subcommand: str) -> bool:
+    """Have loggers write into a new folder of a run, ``test``, ``test_2`` and so on, of a subcommand's name.
+
+    Returns:
+        Whether the first logger, whose folder is that of all files, is one that can.
+    """
+    ours = [one for one in loggers if one.class_path.rpartition(".")[2] in _IN_FOLDERS]
+    if not ours or ours[0] is not loggers[0]:
+        return False
+    names = (subcommand if number == 1 else f"{subcommand}_{number}" for number in count(1))
+    name = next(name for name in names if not (run / name).exists())
+    for logger in ours:
+        for key, value in (("save_dir", str(run)), ("name", ""), ("version", name)):
+            logger.init_args[key] = value
+    return True
 
 
 def _number(name: str) -> re.Match[str] | None:

@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_attractors.callbacks import RobustnessCurve, StabilityCertificate
+from lightning_attractors.cli.results import FILE
 from lightning_attractors.contracts import best_weights
 from lightning_attractors.norms import NORMS
+from lightning_attractors.robustness import certified_figures, images_of, verdict, without_fit
 
 _METRICS = {
     "test/accuracy": "test accuracy",
@@ -48,15 +50,14 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
             table.add_row("gain bounds", ", ".join(f"{name} {bound:.4g}" for name, bound in bounds))
         if isinstance(callback, RobustnessCurve):
             for name, found in callback.results.items():
-                R = f"{found['R']:.4g} ± {found['uncertainty']:.1g}" if found["fitted"] else found["reason"]
-                table.add_row(f"robustness R, {name}", R)
-            if (proved := callback.certificate) and proved["median_radius"] is not None:
-                table.add_row(
-                    f"certified {NORMS[proved['norm']]} radius, median", f"{proved['median_radius']:.4g}"
-                )
+                table.add_row(f"{name}, {images_of(found)}", f"{without_fit(found)}; {verdict(found)}")
+            if (proved := callback.certificate) is not None:
+                table.add_row(f"certified in {NORMS[proved['norm']]}", certified_figures(proved))
     table.add_row("training time", f"{training_seconds:.1f} s")
     files = {}
     for label, name in (
+        ("results", FILE),
+        ("metrics", "metrics.csv"),
         ("config", "config.yaml"),
         ("certificate", "stability.json"),
         ("pictures", "figures"),

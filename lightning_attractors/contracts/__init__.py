@@ -24,10 +24,11 @@ contract                      who asks
 :class:`ServesFeatures`       the same, of the training set
 :class:`PhasedTrainer`        models, data modules, ``BestCheckpoint`` and ``FScore``, of the trainer
 :class:`BatchedData`          ``TwoPhaseTrainer``, of the data module
-:class:`NamesClasses`         ``AttractorPictures``, of the data module
+:class:`NamesClasses`         ``AttractorPictures``, of the data module; ``Predictions``, of the module too
 ============================  ===============================================================================
 """
 
+from lightning_attractors.contracts.image_sets import files_of
 from lightning_attractors.contracts.lookups import (
     Box,
     Certificate,
@@ -129,6 +130,7 @@ __all__ = [
     "divergence_hint",
     "equilibria_of",
     "feature_server",
+    "files_of",
     "filter_learner",
     "frozen_part",
     "gain_bounds_of",

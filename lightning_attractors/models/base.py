@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_attractors.contracts import awaits_length, phases_of, watched_metric
+from lightning_attractors.contracts import awaits_length, class_names_of, phases_of, watched_metric
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.models.measured import MeasuredModule
 from lightning_attractors.models.nonexpansive_stages import NonexpansiveStages
+from lightning_attractors.models.prediction import Prediction, predict_file
 from lightning_attractors.optim import OptimizerCallable, build_optimizer, build_schedule, try_schedule
 
 
@@ -43,6 +45,10 @@ class Classifier(MeasuredModule):
             training do not count.
         lr_interval: whether the scheduler steps once per optimizer ``step`` or per ``epoch``.
         num_classes: K, to check labels with; None where they are anything.
+
+    Attributes:
+        class_names: K names, in the order of the labels, of the data that the model was trained with; empty
+            where these have none. Checkpoints keep them.
     """
 
     half_precisions: tuple[str, ...] = ()  # what it works in of those with weights of 16 bits
@@ -58,6 +64,7 @@ class Classifier(MeasuredModule):
     ) -> None:
         super().__init__(num_classes)
         require(callable(optimizer), "optimizer", optimizer, "must be an optimizer, such as Adam")
+        self.class_names: list[str] = []
         self.optimizer_factory = optimizer
         self.optimizer_factories = optimizers or {}
         self.scheduler_factory = lr_scheduler
@@ -68,6 +75,19 @@ class Classifier(MeasuredModule):
         valid = ["32-true", "64-true", "16-mixed", "bf16-mixed", *self.half_precisions]
         works = not precision.endswith("16-true") or precision in valid
         require(works, "trainer.precision", precision, f"must be one of {valid} for {type(self).__name__}")
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.class_names = list(class_names_of(datamodule)) or self.class_names
+
+    def predict_image(self, path: str | Path) -> Prediction:
+        """Class, confidence and, where the model has a certificate, certified radius of the image in a file.
+
+        The file may be grey or coloured and of any size: it is brought to the model's ``image_shape``, and to
+        [0, 1]. Whether the strokes of a letter are light or dark is not.
+
+        Raises:
+            SettingError: naming the file, if it is no image, or some of it is transparent.
+        """
+        return predict_file(self, path)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.optimizer_factory, self.optimizer_factories)
@@ -113,11 +133,13 @@ class Classifier(MeasuredModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_class"] = type(self).__name__
+        checkpoint["class_names"] = self.class_names
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         written_by = checkpoint.get("model_class", type(self).__name__)
         if written_by != type(self).__name__:
             raise SettingError("ckpt_path", written_by, f"must be a checkpoint of {type(self).__name__}")
+        self.class_names = [str(name) for name in checkpoint.get("class_names") or self.class_names]
         for name, _ in self.named_parameters():
             value = checkpoint["state_dict"].get(name)
             if value is not None and not bool(value.isfinite().all()):

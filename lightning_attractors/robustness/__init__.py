@@ -28,6 +28,14 @@ from lightning_attractors.robustness.curves import CorruptionCurve, corruption_c
 from lightning_attractors.robustness.drawings import draw
 from lightning_attractors.robustness.files import write_report, write_result
 from lightning_attractors.robustness.kept_votes import KeptVotes
+from lightning_attractors.robustness.lines import (
+    certified_figures,
+    images_of,
+    result_line,
+    scalars,
+    verdict,
+    without_fit,
+)
 from lightning_attractors.robustness.logistic import (
     LogisticFit,
     difference_interval,
@@ -43,8 +51,6 @@ from lightning_attractors.robustness.report import (
     CertificateReport,
     Report,
     Result,
-    result_line,
-    scalars,
 )
 from lightning_attractors.robustness.settings import Certificate, MeasureSettings, Share
 from lightning_attractors.robustness.smoothed import SMOOTHED, SmoothedReport
@@ -58,6 +64,7 @@ from lightning_attractors.robustness.smoothing import (
 )
 from lightning_attractors.robustness.spectral import SpectralProbe, robust_fraction
 from lightning_attractors.robustness.summaries import versions
+from lightning_attractors.robustness.usual import usual_strengths
 
 __all__ = [
     "CORRUPTIONS",
@@ -91,6 +98,7 @@ __all__ = [
     "VoteMemory",
     "add_uniform",
     "brightness",
+    "certified_figures",
     "check_masking",
     "clearly_more",
     "corruption_curve",
@@ -100,6 +108,7 @@ __all__ = [
     "fit_logistic",
     "gaussian_blur",
     "gaussian_noise",
+    "images_of",
     "lower_bound",
     "make_attacks",
     "measure",
@@ -115,7 +124,10 @@ __all__ = [
     "scalars",
     "smoothed_radii",
     "unchanged_random_numbers",
+    "usual_strengths",
+    "verdict",
     "versions",
+    "without_fit",
     "write_report",
     "write_result",
 ]

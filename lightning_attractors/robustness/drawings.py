@@ -14,6 +14,8 @@ from lightning_attractors.robustness.logistic import LogisticFit
 from lightning_attractors.robustness.report import CERTIFICATE, AttackReport, CertificateReport, Curve
 from lightning_attractors.robustness.smoothed import SMOOTHED, SmoothedReport
 
+_FEW = 20
+
 
 def draw(found: AttackReport | CertificateReport | SmoothedReport) -> dict[str, Figure]:
     """The pictures of an attack, or of a certificate, by how their names go on after its own."""
@@ -85,9 +87,12 @@ def _plot_smoothed(axis: Any, found: SmoothedReport, radii: Tensor) -> None:
 def _plot_accuracies(
     axis: Any, x: Any, relative: Tensor, accuracy: Tensor, color: str, confidence: float, counted: int
 ) -> None:
-    label = f"{counted} images of confidence ≥ {confidence:g}"
-    axis.plot(x, relative.numpy(), color=color, label=label)
-    axis.plot(x, accuracy.numpy(), color=color, linewidth=0.8, linestyle=":", label="all images")
+    marker = "o" if len(x) < _FEW else ""  # a line through one point is none
+    if counted:
+        label = f"{counted} images of confidence ≥ {confidence:g}"
+        axis.plot(x, relative.numpy(), color=color, marker=marker, label=label)
+    faint: dict[str, Any] = {"linewidth": 0.8, "linestyle": ":"} if counted else {}
+    axis.plot(x, accuracy.numpy(), color=color, marker=marker, label="all images", **faint)
 
 
 def draw_gallery(examples: Sequence[Example]) -> Figure:

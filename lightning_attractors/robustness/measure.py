@@ -155,6 +155,7 @@ class _Measurement:
         masking: what was found of masked gradients, on rank 0.
         no_certificate: why the certificate gave no radii, if it said so.
         smoothed: what is known of the smoothed classifier, if that was asked.
+        channels: of the images.
     """
 
     logits_fn: Logits
@@ -168,6 +169,7 @@ class _Measurement:
     masking: MaskingCheck | None = None
     no_certificate: str = ""
     smoothed: SmoothedReport | None = None
+    channels: int = 1
 
     def examine(self, batches: Iterable[tuple[Tensor, Tensor]]) -> CertificateReport | None:
         """Go over the clean images and their certificate, and the question whether gradients are masked."""
@@ -177,7 +179,11 @@ class _Measurement:
         clean, proved = CleanImages.joined(parts), None
         if clean.has_certificate:
             proved = CertificateReport(
-                clean, self.certificate.norm, self.settings.confidence, self.certificate.box
+                clean,
+                self.certificate.norm,
+                self.settings.confidence,
+                self.certificate.box,
+                self.channels,
             )
             self.tell(proved)
         if self.masking is not None:
@@ -215,6 +221,7 @@ class _Measurement:
                 complete,
                 self.certificate.box,
                 self.smoothed,
+                self.channels,
             )
             self.tell(found)
             return found
@@ -234,6 +241,7 @@ class _Measurement:
         settings = self.settings
         seed_all([settings.seed])  # loaders that shuffle serve the same images in every process
         for batch in rebatched(batches, settings.batch_size, settings.max_images or sys.maxsize):
+            self.channels = batch.images.shape[1]
             if batch.number % self.share.of == self.share.rank:
                 with unchanged_random_numbers():  # what the loaders serve next is not one process's business
                     self.parts.append((batch, self._clean(batch)))

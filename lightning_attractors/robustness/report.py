@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor
 
 from lightning_attractors.norms import NORMS, NormName
+from lightning_attractors.robustness.advice import advice_on_confidence, advice_on_fit
 from lightning_attractors.robustness.attacks import RadiusSearch, Trial, pgd_radii
 from lightning_attractors.robustness.images import AttackedImages, CleanImages, Example
 from lightning_attractors.robustness.logistic import LogisticFit, fit_logistic, relative_accuracy
 from lightning_attractors.robustness.masking import MaskingCheck
 from lightning_attractors.robustness.smoothed import SmoothedReport
 from lightning_attractors.robustness.summaries import json_ready, median, share, spread
+from lightning_attractors.robustness.usual import usual_among, usual_strengths
 
 # What the certificate's files are called, where those of attacks have the attacks' names.
 CERTIFICATE = "certified"
@@ -54,12 +57,14 @@ class CertificateReport:
         norm: that of the radii.
         confidence: from which on a correctly classified image counts.
         box: the ends that pixels lie between of the images that the radii speak of.
+        channels: of the images, by which the usual strengths are chosen.
     """
 
     images: CleanImages
     norm: NormName
     confidence: float
     box: tuple[float, float] = (0.0, 1.0)
+    channels: int = 1
     name = CERTIFICATE
 
     @cached_property
@@ -79,13 +84,17 @@ class CertificateReport:
         """
         images, counts = self.images, self.images.confident(self.confidence)
         radii = torch.where(images.correct, images.certified, 0.0)
+        usual = usual_strengths(self.norm, self.channels, math.inf)
+        shares = {name: float((radii >= radius).double().mean()) for name, radius in usual.items()}
         return json_ready(
             {
                 "norm": self.norm,
                 "box": self.box,
                 "accuracy": float(images.correct.double().mean()),
                 "median_radius": median(radii[counts]),
+                "median_radius_all": median(radii),
                 "average_radius": float(radii.mean()),
+                "certified_accuracy": shares,
                 "images": {
                     "all": len(images),
                     "correct": int(images.correct.sum()),
@@ -114,6 +123,7 @@ class AttackReport:
         complete: whether all images were attacked.
         box: the ends that pixels lie between of the images that the certified radii speak of.
         smoothed: what is known of the smoothed classifier, if that was asked.
+        channels: of the images, by which the usual strengths are chosen.
     """
 
     trial: Trial
@@ -127,6 +137,7 @@ class AttackReport:
     complete: bool = True
     box: tuple[float, float] = (0.0, 1.0)
     smoothed: SmoothedReport | None = None
+    channels: int = 1
 
     @property
     def name(self) -> str:
@@ -154,8 +165,32 @@ class AttackReport:
     def reason(self) -> str:
         """Why there is no R, in words; empty if there is one."""
         if self.fit is None:
-            return f"no image is classified correctly with a confidence of {self.confidence:g} or more"
+            sure = f" with a confidence of {self.confidence:g} or more" if self.images.correct.any() else ""
+            return f"no image is classified correctly{sure}"
         return self.fit.reason
+
+    @property
+    def advice(self) -> str:
+        """What would give an R, or one that counts, in words; empty if there is one that does."""
+        if self.fit is None:
+            return advice_on_confidence(self.images.correct, self.images.confidence)
+        return advice_on_fit(self.fit, self.images.radii[self.counts], bool(self.images.withstood.shape[1]))
+
+    @property
+    def accuracy_at(self) -> dict[str, float]:
+        """The share of all images that are right at the usual strengths, by how these are written.
+
+        See :func:`~lightning_attractors.robustness.usual_strengths`; of a sweep, those that it tried.
+        """
+        images, tried = self.images, self.trial.strengths
+        norm: NormName = "l2" if str(self.trial.arguments.get("norm")).lower() == "l2" else "linf"
+        if images.withstood.shape[1]:
+            found = dict(zip(tried, share(images.withstood.T).tolist(), strict=True))
+            return {name: found[one] for name, one in usual_among(norm, self.channels, tried).items()}
+        reach = self.trial.reach
+        usual = usual_strengths(norm, self.channels, max(reach) if isinstance(reach, list) else reach)
+        shares = relative_accuracy(images.radii, torch.tensor(list(usual.values()), dtype=torch.float64))
+        return dict(zip(usual, shares.tolist(), strict=True))
 
     @cached_property
     def curve(self) -> Curve:
@@ -185,8 +220,7 @@ class AttackReport:
     def warnings(self) -> list[str]:
         """What a reader of the numbers must know, one sentence each."""
         masking = self._masking()
-        found = [f"{self.name}: {masking['sentence']}"] if masking and self._vanished else []
-        return found if self.robustness is not None else [*found, f"{self.name}: no R, as {self.reason}"]
+        return [f"{self.name}: {masking['sentence']}"] if masking and self._vanished else []
 
     def summary(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
         """R and all that it depends on, as JSON.
@@ -203,7 +237,9 @@ class AttackReport:
                 "mode": "radius" if isinstance(self.trial, RadiusSearch) else "strengths",
                 **self._fitted(),
                 "accuracy": float(images.correct.double().mean()),
+                "accuracy_at": self.accuracy_at,
                 "median_radius": median(radii),
+                "median_radius_all": median(images.radii),
                 "images": {
                     "all": len(images),
                     "correct": int(images.correct.sum()),
@@ -226,10 +262,18 @@ class AttackReport:
         if fit is None or self.robustness is None:
             reason = self.reason
             nothing = dict.fromkeys(("R", "uncertainty", "fit_uncertainty"))
-            return {**nothing, "fitted": False, "reason": reason, "counts": False}
+            return {**nothing, "fitted": False, "reason": reason, "advice": self.advice, "counts": False}
         values = {name: value for name, value in asdict(fit).items() if name != "reason"}
         rules = {"more_than_500_images": fit.enough_images, "R2_at_least_0.95": fit.good_fit}
-        return {**values, "fitted": True, "reason": None, "rules": rules, "counts": fit.counts}
+        advice = self.advice or None
+        return {
+            **values,
+            "fitted": True,
+            "reason": None,
+            "advice": advice,
+            "rules": rules,
+            "counts": fit.counts,
+        }
 
     @cached_property
     def _steps(self) -> dict[str, Any]:
@@ -298,25 +342,3 @@ class Report:
             listed = "; ".join(f"{name}: images {found.breaches[:10]}" for name, found in broken.items())
             text = f"certified_radii is wrong, misclassified within it in {norm} are {listed}"
             raise BrokenCertificateError(text)
-
-
-def scalars(name: str, summary: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers in a summary, of an attack or a certificate, by what loggers call them."""
-    keys = ("R", "uncertainty", "accuracy", "median_radius", "average_radius", "R2")
-    values = {key: summary.get(key) for key in keys}
-    shares = summary.get("certified_accuracy", {})
-    values |= {f"certified_accuracy_{radius}": value for radius, value in shares.items()}
-    return {f"robustness/{name}/{key}": value for key, value in values.items() if value is not None}
-
-
-def result_line(summary: Mapping[str, Any], seconds: float) -> str:
-    """An attack's summary in one line, with the time that it took."""
-    images = summary["images"]
-    result = f"R {summary['R']:.4g} ± {summary['uncertainty']:.1g}" if summary["fitted"] else "no R"
-    steps = summary.get("steps", {})
-    if steps.get("agrees_within_5_percent") is False:
-        result += f", but step size × R in steps is {steps['R_times_step_size']:.4g}"
-    return (
-        f"robustness  {summary['attack']}  {seconds:.1f} s  {images['all']} images, {images['counted']} count"
-        f"  accuracy {summary['accuracy']:.4g}  {result}"
-    )

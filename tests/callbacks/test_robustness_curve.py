@@ -1,3 +1,4 @@
+import logging
 import math
 
 import lightning as L
@@ -10,12 +11,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from robustness_runs import COUNT, Bright, Certified, loader, measured, pictures, report, rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BrokenCertificateError, RobustnessCurve
 from lightning_attractors.models import NMODE
-from lightning_attractors.robustness import PGD, fgsm_radii, gaussian_noise, pgd_radii
+from lightning_attractors.robustness import PGD, fgsm_radii, gaussian_noise, pgd_radii, scalars
 
 
 def test_radii_are_those_of_the_search_under_inference_mode(tmp_path):
@@ -76,10 +77,63 @@ def test_sweeps_are_the_attack_at_each_strength(tmp_path):
     assert report(tmp_path, "noise")["reason"].startswith("1 different radii")
 
 
-def test_without_a_confident_image_there_is_no_R(tmp_path):
-    with pytest.warns(UserWarning, match="no R, as no image is classified correctly with a"):
-        _, found = measured(tmp_path, Bright(0.1), attacks=["pgd_radius"])
+def test_without_a_confident_image_the_line_says_what_was_found_and_what_would_give_an_R(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    callback, found = measured(tmp_path, Bright(0.1), attacks=["pgd_radius"], masking=False)
     assert (found["R"], found["fitted"], found["images"]["counted"]) == (None, False, 0)
+    radii = [float(row["radius"]) for row in rows(tmp_path, "pgd_radius_radii")]
+    right = sum(radius > 0.1 for radius in radii) / COUNT
+    assert 0 < right < 1
+    assert found["accuracy_at"] == {"0.1": right}  # PGD does not go as far as 0.3
+    assert found["median_radius_all"] == sorted(radii)[COUNT // 2 - 1]
+    line = next(record.message for record in caplog.records if "robustness  pgd_radius" in record.message)
+    told = (
+        "no R: no image is classified correctly with a confidence of 0.8 or more; confidence: 0.5 would count"
+    )
+    assert told in line
+    assert f"{right:.4g} at 0.1; median radius {found['median_radius_all']:.4g}" in line
+    logged = scalars("pgd_radius", callback.results["pgd_radius"])
+    assert logged["robustness/pgd_radius/accuracy_at_0.1"] == right
+
+
+class Streams(IterableDataset):
+    def __iter__(self):
+        return iter(TensorDataset(*pictures()))
+
+
+def test_a_fit_measures_validation_images_where_it_has_no_others_or_leaves_it_to_the_test(tmp_path, caplog):
+    class Validated(Bright):
+        def validation_step(self, batch, batch_idx):
+            """Nothing."""
+
+    class Empty(L.LightningDataModule):
+        def train_dataloader(self):
+            return loader()
+
+        def val_dataloader(self):
+            return DataLoader(Streams(), batch_size=7)
+
+        def test_dataloader(self):
+            return []
+
+    caplog.set_level(logging.INFO)
+    for folder, module, data in (
+        ("loaders", Validated(), [loader(), loader()]),
+        ("module", Validated(), [Empty()]),
+    ):
+        callback = RobustnessCurve(["fgsm_radius"], masking=False)
+        quiet_trainer(tmp_path / folder, [callback], max_epochs=1).fit(module, *data)
+        found = report(tmp_path / folder, "fgsm_radius")
+        assert (found["split"], found["settings"]["split"], found["images"]["all"]) == ("val", "val", COUNT)
+        assert f"{COUNT} validation images" in caplog.records[-1].message
+    callback = RobustnessCurve(["fgsm_radius"], masking=False)
+    trainer = quiet_trainer(tmp_path, [callback], max_epochs=1)
+    trainer.fit(Bright(), loader())
+    waits = "this fit has no test or validation images, so it waits for test"
+    assert [record for record in caplog.records if waits in record.message]
+    assert not callback.results
+    trainer.test(Bright(), loader(), verbose=False)
+    assert callback.results["fgsm_radius"]["split"] == "test"
 
 
 def test_the_certified_curve_lies_below_the_attacked_one(tmp_path):
@@ -201,7 +255,7 @@ def test_two_processes_measure_what_one_does_and_a_run_is_measured_once():
     process = on_two_processes("fit", *settings)
     assert process.stderr.count("robustness  pgd_radius") == 1
     run("test", *settings, "--ckpt_path", "best")
-    alone = RUN.parent / "version_1"
+    alone = RUN / "test"
     for name in ("pgd_radius", "PGD", "replace_pixels"):
         for ending in (".csv", "_radii.csv"):
             tables = [(folder / "robustness" / f"{name}{ending}").read_text() for folder in (RUN, alone)]

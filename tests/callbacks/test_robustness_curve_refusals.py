@@ -38,8 +38,6 @@ def test_what_does_not_fit_is_said_before_training(tmp_path):
     assert message.startswith("logits_fn=None: must give the logits: forward gives tuple")
     message = refused_before_training(tmp_path, Bright(math.nan), loader())
     assert "without nan" in message
-    message = refused_before_training(tmp_path, Bright(), loader(), split="test")
-    assert message.startswith("split='test'")
 
 
 @pytest.mark.parametrize(

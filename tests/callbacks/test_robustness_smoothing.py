@@ -101,7 +101,7 @@ def test_the_same_command_goes_on_from_a_test_that_was_ended():
     ]
     run("fit", *small("nmode_letters"))
     run("test", *command, "--ckpt_path", "best")
-    first, second = (RUN.parent / f"version_{number}" for number in (1, 2))
+    first, second = (RUN / name for name in ("test", "test_2"))
     kept = first / "robustness" / "smoothed_votes_0.json"
     content = json.loads(kept.read_text())
     count = len(content["votes"])
@@ -168,7 +168,7 @@ def test_two_processes_find_what_one_does():
     process = on_two_processes("fit", *settings)
     assert process.stderr.count("robustness  smoothed") == 1
     run("test", *settings, "--ckpt_path", "best")
-    alone = RUN.parent / "version_1"
+    alone = RUN / "test"
     tables = [(folder / "robustness" / "smoothed.csv").read_text() for folder in (RUN, alone)]
     assert tables[0] == tables[1]
     assert len(tables[0].splitlines()) > 10

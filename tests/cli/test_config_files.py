@@ -61,7 +61,7 @@ def test_a_run_without_a_name_on_the_command_line_is_found_again():
     run("fit", "--config", "runs/sa_node_letters/version_0/config.yaml")
     run("fit", "--config", LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 2)
     assert sorted(path.name for path in Path("runs").iterdir()) == ["sa_node_letters"]
-    resumed = Path("runs/sa_node_letters/version_2")
+    resumed = Path("runs/sa_node_letters/version_1")
     assert yaml.safe_load((resumed / "config_resumed.yaml").read_text())["trainer"]["max_epochs"] == 2
 
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from lightning_attractors.robustness import fit_logistic
@@ -16,3 +17,11 @@ def test_strengths_of_both_signs_are_drawn_in_order_with_R_on_either_side():
         assert sorted(strengths[keep].tolist()) == lines[0].get_xdata().tolist()
         drawn = dict(zip(lines[0].get_xdata().tolist(), lines[0].get_ydata().tolist(), strict=True))
         assert drawn == dict(zip(strengths[keep].tolist(), accuracy[keep].tolist(), strict=True))
+
+
+def test_a_plot_without_images_that_count_shows_all_images_even_at_one_strength():
+    nothing = torch.full((1,), torch.nan, dtype=torch.float64)
+    found = Curve(torch.tensor([0.1], dtype=torch.float64), torch.tensor([0.4], dtype=torch.float64), nothing)
+    (line,) = draw_curve("FGSM", found, None, 0.8, 0, "linf").axes[0].lines
+    assert (line.get_label(), line.get_ydata().tolist()) == ("all images", [pytest.approx(0.4)])
+    assert line.get_marker() == "o"

@@ -1,14 +1,21 @@
 import pytest
+import torch
 from robustness_runs import Bright, example, pictures
 
-from lightning_attractors.robustness import MeasureSettings, fit_logistic, measure
-from lightning_attractors.robustness.report import result_line
+from lightning_attractors.robustness import (
+    MeasureSettings,
+    fit_logistic,
+    measure,
+    result_line,
+    usual_strengths,
+)
 
 
 @pytest.mark.parametrize("agrees", [True, False, None])
 def test_the_line_says_where_the_steps_do_not_agree(agrees):
     summary = {"attack": "pgd_radius", "fitted": True, "R": 0.1, "uncertainty": 0.01, "accuracy": 1.0}
-    summary |= {"images": {"all": 9, "counted": 8}}
+    summary |= {"images": {"all": 9, "counted": 8}, "accuracy_at": {"0.1": 0.5}, "median_radius_all": 0.1}
+    summary |= {"counts": True}
     summary |= {"steps": {"R_times_step_size": 0.25, "agrees_within_5_percent": agrees}}
     assert ("step size × R in steps is 0.25" in result_line(summary, 1.0)) == (agrees is False)
 
@@ -30,3 +37,59 @@ def test_runs_are_compared_by_an_interval():
     # Files of before have the uncertainty of the fit alone
     before = {key: value for key, value in other.items() if key != "fit_uncertainty"}
     assert behind(best, best) == behind(before, best) == behind({"fitted": False}, best) == ""
+
+
+def spread_out(count, reach=0.5, scale=40.0, **settings):
+    """A report of FGSM on grey images, whose radii are spread evenly up to 0.25."""
+    images = torch.linspace(0.25, 0.75, count).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    batches = [(images, (images[:, 0, 0, 0] > 0.5).long())]
+    attack = {"class_path": "fgsm_radius", "init_args": {"largest": reach}}
+    chosen = MeasureSettings(**{"confidence": 0.5, "masking": False, **settings})
+    return measure(Bright(scale).eval(), batches, [attack], settings=chosen).attacks["fgsm_radius"]
+
+
+@pytest.mark.parametrize(
+    ("count", "settings", "advice"),
+    [
+        (1002, {}, ""),
+        (100, {}, "it counts from 501 images on: raise max_images, or lower confidence"),
+        (
+            100,
+            {"reach": 0.05},
+            "a larger reach of the attack (largest, or steps) would show where the 80% fall",
+        ),
+        (3, {}, "max_images, or a lower confidence"),
+        (
+            100,
+            {"confidence": 0.99, "scale": 1.0},
+            "confidence: 0.56 would count half of the 100 correct images",
+        ),
+        (100, {"scale": -1.0}, "train longer, or see whether the images are as the model wants them"),
+    ],
+)
+def test_what_would_give_an_R_is_said(count, settings, advice):
+    found = spread_out(count, **settings)
+    assert found.advice.startswith(advice)
+    assert bool(found.advice) == bool(advice)
+    line = result_line(found.summary({}, {}), 1.0)
+    assert found.advice in line
+    assert ("correctly with a confidence" in line) == ("confidence: " in advice)
+    assert ("no R: " in line) == (found.robustness is None)
+
+
+def test_accuracies_are_at_the_usual_strengths_that_were_tried():
+    assert spread_out(1000).accuracy_at == {"0.1": pytest.approx(0.6, abs=0.01), "0.3": 0}
+    assert list(spread_out(100, reach=0.2).accuracy_at) == ["0.1"]
+    assert spread_out(1000, reach=0.05).accuracy_at == {"0.05": pytest.approx(0.8, abs=0.01)}
+    assert list(usual_strengths("linf", 3, 1.0)) == ["2/255", "4/255", "8/255"]
+    assert list(usual_strengths("l2", 3, 1.0)) == ["36/255", "0.5"]
+    images = torch.linspace(0.25, 0.75, 100).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    batches = [(images, (images[:, 0, 0, 0] > 0.5).long())]
+    sweeps = [
+        {"class_path": "brightness", "strengths": strengths} for strengths in ([0.1, 4 / 255], [0.2, 0.1])
+    ]
+    sweeps[1]["name"] = "other"
+    found = measure(Bright().eval(), batches, sweeps, settings=MeasureSettings(masking=False)).attacks
+    assert list(found["brightness"].accuracy_at) == ["4/255"]
+    assert list(found["other"].accuracy_at) == ["0.1", "0.2"]
+    assert found["other"].accuracy_at["0.2"] == found["other"].curve.accuracy[0]

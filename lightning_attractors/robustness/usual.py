@@ -1,0 +1,50 @@
+"""The strengths at which accuracies are usually compared, for the figures that need no fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning_attractors.norms import NormName
+
+_L2 = {"36/255": 36 / 255, "0.5": 0.5}
+_GREY = {"0.1": 0.1, "0.3": 0.3}
+_COLOUR = {f"{k}/255": k / 255 for k in (2, 4, 8)}
+
+
+def usual_strengths(norm: NormName, channels: int, reach: float) -> dict[str, float]:
+    """The usual strengths up to a reach, by how they are written; the reach itself where there is none.
+
+    In L2 36/255 and 0.5; in L∞ 0.1 and 0.3 of grey images, as of MNIST, and 2, 4 and 8/255 of others, as of
+    CIFAR-10.
+
+    Args:
+        norm: that of the strengths.
+        channels: of the images.
+        reach: the largest strength that was tried.
+
+    Example:
+        >>> list(usual_strengths("linf", channels=3, reach=0.02))
+        ['2/255', '4/255']
+    """
+    usual = _L2 if norm == "l2" else _GREY if channels == 1 else _COLOUR
+    within = {name: strength for name, strength in usual.items() if strength <= reach + 1e-9}
+    return within or {f"{reach:.4g}": reach}
+
+
+def usual_among(norm: NormName, channels: int, tried: Sequence[float]) -> dict[str, float]:
+    """Those of some strengths that are usual; without any, the smallest, the middle and the largest.
+
+    Args:
+        norm: that of the strengths.
+        channels: of the images.
+        tried: at least one.
+
+    Example:
+        >>> usual_among("linf", channels=1, tried=[0.2, 0.1, 0.4])
+        {'0.1': 0.1}
+    """
+    ordered = sorted(set(tried))
+    usual = usual_strengths(norm, channels, max(ordered)).items()
+    found = {name: one for name, usually in usual for one in ordered if abs(one - usually) < 1e-9}
+    some = sorted({ordered[0], ordered[len(ordered) // 2], ordered[-1]})
+    return found or {f"{one:.4g}": one for one in some}
