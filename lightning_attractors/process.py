@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 
 # Turns in which an idle thread of GNU OpenMP waits for more work before it sleeps. By default 300,000: two
 # trainings beside each other then wait most of the time for each other's idle threads.
@@ -39,3 +40,8 @@ def keep_freed_memory() -> None:
         if not library.mallopt(MMAP_THRESHOLD, _NEVER):
             library.mallopt(MMAP_THRESHOLD, _LARGEST_ONCE)
         library.mallopt(TRIM_THRESHOLD, _NEVER)
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory that this machine has, or None where that takes more than to ask."""
+    return None if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

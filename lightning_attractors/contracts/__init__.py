@@ -28,6 +28,7 @@ contract                      who asks
 ============================  ===============================================================================
 """
 
+from lightning_attractors.contracts.datasets import classes_of, labels_of
 from lightning_attractors.contracts.lookups import (
     Box,
     Certificate,
@@ -124,6 +125,7 @@ __all__ = [
     "certified_norm",
     "checked_radii",
     "class_names_of",
+    "classes_of",
     "coupling_of",
     "currents_of",
     "divergence_hint",
@@ -134,6 +136,7 @@ __all__ = [
     "gain_bounds_of",
     "gradient_scaler",
     "is_noisy",
+    "labels_of",
     "monitored",
     "mse_over_time",
     "name_of",
