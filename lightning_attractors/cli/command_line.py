@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,10 @@ from lightning_attractors.cli.runs import (
     run_to_go_on,
     threads_of_config,
 )
-from lightning_attractors.cli.settings import (
-    LINKED,
-    check_callbacks,
-    check_linked,
-    check_settings,
-    place_runs,
-)
+from lightning_attractors.cli.settings import check_callbacks, check_linked, check_settings, place_runs
 from lightning_attractors.cli.signals import EndsBySignal, ended, ended_by_signals
 from lightning_attractors.cli.summary import print_summary
+from lightning_attractors.cli.told_by_data import LINKED, told
 from lightning_attractors.contracts import best_weights
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.training import (
@@ -142,7 +138,10 @@ class AttractorsCLI(LightningCLI):
         parser.add_class_arguments(BestCheckpoint, "checkpoint")
         parser.set_defaults({"trainer.logger": _LOGGER})
         for name in LINKED:
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+            parser.link_arguments("data", f"model.init_args.{name}", partial(self._told, name), "instantiate")
+
+    def _told(self, name: str, source: L.LightningDataModule | None) -> Any:
+        return told(name, source, self.config[self.subcommand].model)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would rebuild the model from the checkpoint; here the config alone says what it is."""

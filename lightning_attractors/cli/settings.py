@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import LearningRateFinder
 
 from lightning_attractors.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_attractors.cli.runs import configured_loggers
+from lightning_attractors.cli.told_by_data import LINKED
 from lightning_attractors.errors import require
 from lightning_attractors.models import Classifier
 
-LINKED = ("num_classes", "image_shape")  # what models are told of by the data
 _LARGEST_SEED = 2**32 - 1
 _AT_LEAST_1: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "must be at least 1")
 # Of Lightning's Trainer, which divides by some of them in the middle of an epoch.

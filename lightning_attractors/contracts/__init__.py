@@ -28,7 +28,7 @@ contract                      who asks
 ============================  ===============================================================================
 """
 
-from lightning_attractors.contracts.datasets import classes_of, labels_of
+from lightning_attractors.contracts.datasets import classes_of, labels_of, linked_of
 from lightning_attractors.contracts.lookups import (
     Box,
     Certificate,
@@ -137,6 +137,7 @@ __all__ = [
     "gradient_scaler",
     "is_noisy",
     "labels_of",
+    "linked_of",
     "monitored",
     "mse_over_time",
     "name_of",

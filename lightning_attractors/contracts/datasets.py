@@ -24,3 +24,8 @@ def classes_of(dataset: Any) -> list[str] | None:
     if classes is None and (whole := getattr(dataset, "dataset", None)) is not None:
         return classes_of(whole)
     return [str(name) for name in classes] if isinstance(classes, list | tuple) else None
+
+
+def linked_of(data: Any, name: str) -> Any:
+    """What a data module says under the name of a model's setting, such as ``num_classes``, or None."""
+    return getattr(data, name, None)

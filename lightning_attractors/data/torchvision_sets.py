@@ -54,7 +54,7 @@ class TorchvisionDataModule(PictureDataModule):
         options: dict[str, Any] | None = None,
         **pictures: Unpack[PictureSettings],
     ) -> None:
-        self.name, self.root, self.download, self.options = name, root, download, dict(options or {})
+        self.dataset_name, self.root, self.download, self.options = name, root, download, dict(options or {})
         self._parts = self._load(_class_of(name))
         self.image_shape = self._image_shape(image_size, channels)
         super().__init__(**pictures)
@@ -73,8 +73,8 @@ class TorchvisionDataModule(PictureDataModule):
             labels = self._labels[split]
             unknown = sorted({*labels.tolist()} - {*self._present.tolist()})
             valid = f"its {split} split has classes that train lacks: {unknown}"
-            require(not unknown, "name", self.name, valid)
-            read = partial(_read, self.name, part, self.image_shape)
+            require(not unknown, "name", self.dataset_name, valid)
+            read = partial(_read, self.dataset_name, part, self.image_shape)
             places = np.searchsorted(self._present, labels)
             found[split] = Pictures(read, np.arange(len(labels)), places, self.image_shape)
         return found
@@ -83,7 +83,9 @@ class TorchvisionDataModule(PictureDataModule):
         """The data set's splits, by our names."""
         known = _arguments(kind)
         stranger = sorted({*self.options} - {*known})
-        require(not stranger, "options", self.options, f"must be arguments of {self.name}, not {stranger}")
+        require(
+            not stranger, "options", self.options, f"must be arguments of {self.dataset_name}, not {stranger}"
+        )
         if "train" in known:
             return {"train": self._get(kind, train=True), "test": self._get(kind, train=False)}
         if "split" in known and "split" not in self.options:
@@ -100,22 +102,22 @@ class TorchvisionDataModule(PictureDataModule):
         except (RuntimeError, OSError) as error:
             if not (downloads and self.download):
                 remedy = "set download=true" if downloads else "torchvision does not download them"
-                valid = f"no {self.name} files that can be used; {remedy}"
+                valid = f"no {self.dataset_name} files that can be used; {remedy}"
                 raise SettingError("root", self.root, valid) from error
         except Exception as error:  # whatever its arguments make it raise
-            raise SettingError("options", self.options, f"{self.name}: {_told(error)}") from error
+            raise SettingError("options", self.options, f"{self.dataset_name}: {_told(error)}") from error
         try:
             root.mkdir(parents=True, exist_ok=True)
             return kind(root, download=True, **settings)
         except Exception as error:  # of a network or a damaged file, anything
-            problem = f"{self.name} could not be downloaded ({_told(error)})"
+            problem = f"{self.dataset_name} could not be downloaded ({_told(error)})"
             remedy = f"check the network, or put the files into {self.root}"
             raise SettingError("download", True, f"{problem}; {remedy}") from error
 
     def _image_shape(
         self, size: int | tuple[int, int] | None, channels: Literal[1, 3] | None
     ) -> tuple[int, int, int]:
-        first = _picture(self.name, self._parts["train"], 0)
+        first = _picture(self.dataset_name, self._parts["train"], 0)
         if size is None:
             width, height = first.size
         else:
@@ -129,7 +131,7 @@ class TorchvisionDataModule(PictureDataModule):
         given = labels_of(part)
         labels = np.asarray([part[i][1] for i in range(len(part))] if given is None else given)
         valid = "must be a data set of images with one class each"
-        require(labels.shape == (len(part),) and labels.dtype.kind in "iu", "name", self.name, valid)
+        require(labels.shape == (len(part),) and labels.dtype.kind in "iu", "name", self.dataset_name, valid)
         return labels.astype(np.int64)
 
 

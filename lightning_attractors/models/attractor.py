@@ -112,7 +112,8 @@ class AttractorClassifier(BackboneClassifier):
             require(value <= _MOST_STEPS, name, value, f"must be at most {_MOST_STEPS:,}: take a larger dt")
         require(integrator in STEPS, "integrator", integrator, f"must be one of {sorted(STEPS)}")
         self.register_buffer("attractors", attractors)
-        self.image_shape = tuple(image_shape)
+        channels, height, width = image_shape
+        self.image_shape = (channels, height, width)
         self.backbone = nn.Flatten() if backbone is None else backbone
         self.num_features = count_features(self.backbone, image_shape)
         self.embedding = None if nodes is None else nn.Linear(self.num_features, nodes)
