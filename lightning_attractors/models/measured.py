@@ -132,9 +132,8 @@ class MeasuredModule(L.LightningModule):
         return images, labels.long()
 
     def _require_images(self, images: Tensor) -> None:
-        kinds = (
-            {torch.float64} if self.dtype == torch.float64 else {torch.float32, torch.float16, torch.bfloat16}
-        )
+        single = self.dtype != torch.float64
+        kinds = (torch.float32, torch.float16, torch.bfloat16) if single else (torch.float64,)
         valid = "must be torch.float32 in [0, 1]; of bytes v2.ToDtype(torch.float32, scale=True) makes them"
         require(images.dtype in kinds, "images", str(images.dtype), valid)
         shape, expected = tuple(images.shape[1:]), self.image_shape
