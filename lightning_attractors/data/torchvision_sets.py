@@ -159,7 +159,13 @@ def _class_of(name: str) -> type[VisionDataset]:
 
 def _arguments(kind: type[VisionDataset]) -> set[str]:
     """What a class can be given: some pass on by keyword what their base takes."""
-    return {name for base in kind.__mro__ for name in inspect.signature(base).parameters}
+    names: set[str] = set()
+    for base in kind.__mro__:
+        known = inspect.signature(base).parameters
+        names |= {*known}
+        if all(one.kind != one.VAR_KEYWORD for one in known.values()):
+            break
+    return names
 
 
 def _told(error: Exception) -> str:
