@@ -48,9 +48,8 @@ def test_classes_are_the_folders_and_splits_have_a_share_of_each():
 def test_the_splits_hold_every_file_once_and_depend_on_their_seed_alone():
     one, same, other = ready(), ready(seed=5), ready(split_seed=1)
     files = [one.files(split) for split in ("train", "val", "test")]
-    assert sorted([*files[0], *files[1], *files[2]]) == sorted(
-        str(path) for path in Path("photos").rglob("*.*")
-    )
+    every = sorted(str(path) for path in Path("photos").rglob("*.*"))
+    assert sorted([*files[0], *files[1], *files[2]]) == every
     assert same.files("test") == one.files("test") != other.files("test")
     first = Path(one.files("test")[0])
     assert first.parent.name == NAMES[one.datasets["test"].labels[0]]
