@@ -81,6 +81,7 @@ class FieldClassifier(AttractorClassifier):
         require(nodes is None or nodes >= 1, "nodes", nodes, "must be null or at least 1")
         count = nodes or count_features(backbone or nn.Flatten(), image_shape)
         patterns = _patterns(attractors, num_classes, count, low, high)
+        dual = dual_basis(patterns)
         super().__init__(
             patterns,
             image_shape,
@@ -94,7 +95,7 @@ class FieldClassifier(AttractorClassifier):
             **optimization,
         )
         self.save_settings("field", "backbone")
-        self.register_buffer("dual", dual_basis(patterns), persistent=False)
+        self.register_buffer("dual", dual, persistent=False)
         _check_field(field, patterns)
         self.right_hand_side = field
 

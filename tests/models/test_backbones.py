@@ -3,9 +3,11 @@
 import pytest
 import torch
 from nmode_models import fit, small
+from refusals import refusal
+from torch import nn
 
 from lightning_attractors.errors import SettingError
-from lightning_attractors.models import ConvBackbone, ResNet18Features
+from lightning_attractors.models import SANODE, ConvBackbone, ResNet18Features, count_nodes
 
 
 def test_a_frozen_backbone_stays_as_it_is(tmp_path):
