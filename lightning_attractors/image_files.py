@@ -1,69 +1,102 @@
-"""Images from files, as models take them."""
+"""Image files, of whatever size and mode, as bytes of one shape."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
+from torchvision.transforms.v2 import functional
 
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError
 
-# What Pillow calls 16 bits of grey; with 16 bits of every colour it reads the upper 8.
-_DEEP = ("I;16", "I;16B", "I;16L", "I")
-_DEEPEST = 2**16 - 1
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> Tensor:
-    """The image in a file, float32 in [0, 1], of the shape (C, H, W) that is asked for.
-
-    An image of another size is resized, without keeping its proportions, with antialiasing; colours become
-    grey by their luminance, and grey becomes three equal channels. Images are turned as their EXIF says.
+    """The image of a file, as :func:`image_bytes` makes one of it.
 
     Args:
-        path: a file in any format that Pillow reads, of 8 bits, or 16 bits of grey.
-        image_shape: (C, H, W), C being 1 or 3.
+        path: a file in any format that Pillow reads.
+        image_shape: (C, H, W), C being 1 for grey or 3 for red, green and blue.
+
+    Returns:
+        (C, H, W), uint8.
 
     Raises:
-        SettingError: naming the file, if it is missing or no image, or some of it is transparent.
+        SettingError: naming the file, if it is no image that can be read.
+    """
+    try:
+        with Image.open(path) as picture:
+            return image_bytes(picture, image_shape)
+    except Exception as error:  # a damaged file can raise anything
+        raise _unreadable(path, error) from error
+
+
+def oddity_of(path: str | Path) -> str:
+    """What of an image file cannot be kept, as a phrase, by its header; empty where there is nothing.
+
+    Raises:
+        SettingError: naming the file, if it is no image.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.mode in _SIXTEEN_BITS:
+                return "16 bits, of which the upper 8 are kept"
+            return "transparent parts, which count as white" if _has_alpha(picture) else ""
+    except Exception as error:  # a damaged file can raise anything
+        raise _unreadable(path, error) from error
+
+
+def image_bytes(picture: Image.Image, image_shape: tuple[int, int, int]) -> Tensor:
+    """A picture as bytes of one shape: turned as its camera says, cut to the shape's middle part, resized.
+
+    What is transparent counts as white; of 16 bits the upper 8 are kept; colours become grey, or grey the
+    same in all three channels, as the shape says.
+
+    Args:
+        picture: of any size and mode, but for pixels in floating point.
+        image_shape: (C, H, W), C being 1 or 3.
+
+    Returns:
+        (C, H, W), uint8.
+
+    Raises:
+        ValueError: if the pixels are no bytes and no numbers from 0 to 65535.
     """
     channels, height, width = image_shape
-    valid = "must have 1 or 3 channels, for an image file to be read"
-    require(channels in (1, 3), "image_shape", tuple(image_shape), valid)
-    pixels = _pixels(Path(path))
-    if len(pixels) == 1 and channels == 3:
-        pixels = pixels.expand(3, -1, -1)
-    elif len(pixels) == 3 and channels == 1:
-        pixels = torch.einsum("c,chw->hw", torch.tensor([0.299, 0.587, 0.114]), pixels)[None]
-    if pixels.shape[1:] != (height, width):
-        pixels = resize(pixels, [height, width], antialias=True)
-    return pixels.clamp(0, 1)
+    picture = _eight_bits(ImageOps.exif_transpose(picture))
+    if _has_alpha(picture):
+        page = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(page, picture.convert("RGBA"))
+    pixels = functional.pil_to_tensor(picture.convert("L" if channels == 1 else "RGB"))
+    rows, columns = pixels.shape[1:]
+    if (rows, columns) == (height, width):
+        return pixels
+    part = [min(rows, round(columns * height / width)), min(columns, round(rows * width / height))]
+    middle = functional.center_crop(pixels, [max(1, side) for side in part])
+    return functional.resize(middle, [height, width], antialias=True)
 
 
-def _pixels(path: Path) -> Tensor:
-    """Pixels (1, H, W) or (3, H, W) of a file, float32 in [0, 1]."""
-    require(path.is_file(), "image", str(path), "must be a file that exists")
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            image.load()
-    except UnidentifiedImageError as error:
-        raise SettingError("image", str(path), "must be an image that Pillow can read") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        problem = " ".join(str(error).split())
-        raise SettingError("image", str(path), f"must be an image that is whole: {problem}") from error
-    if image.mode in _DEEP:
-        values = torch.from_numpy(np.asarray(image).astype(np.float32)) / _DEEPEST
-        low, high = (float(end) for end in values.aminmax())
-        require(low >= 0 and high <= 1, "image", str(path), "must have 8 or 16 bits")
-        return values[None]
-    require(image.mode != "F", "image", str(path), "must have 8 or 16 bits, not floating-point numbers")
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA").getchannel("A").getextrema() == (255, 255)
-        require(opaque, "image", str(path), "must have no transparent pixels: save it on a background")
-    grey = image.mode in ("1", "L", "LA")
-    values = torch.from_numpy(np.array(image.convert("L" if grey else "RGB"))).float() / 255
-    return values[None] if grey else values.permute(2, 0, 1)
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """The same picture with at most 8 bits per channel."""
+    if picture.mode == "F":
+        raise ValueError("its pixels are in floating point")
+    if picture.mode not in _SIXTEEN_BITS:
+        return picture
+    levels = np.asarray(picture)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise ValueError("its pixels have more than 16 bits")
+    return Image.fromarray((levels >> 8).astype(np.uint8))
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in _ALPHA or "transparency" in picture.info
+
+
+def _unreadable(path: str | Path, error: Exception) -> SettingError:
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "it is in no format of images" if unknown else " ".join(str(error).split())
+    return SettingError("image", str(path), f"must be an image that can be read ({reason})")

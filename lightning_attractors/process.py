@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 
 # Turns in which an idle thread of GNU OpenMP waits for more work before it sleeps. By default 300,000: two
@@ -48,3 +49,8 @@ def processor_name() -> str:
     lines = information.read_text().splitlines() if information.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory that this machine has, or None where that takes more than to ask."""
+    return None if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

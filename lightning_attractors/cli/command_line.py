@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_c
 from lightning_attractors.cli.completion import PrintCompletion
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
-from lightning_attractors.cli.quiet import ParameterLine, quieten
 from lightning_attractors.cli.metrics_file import MetricsFile
+from lightning_attractors.cli.quiet import ParameterLine, quieten
 from lightning_attractors.cli.refusals import Beginning, refusal
 from lightning_attractors.cli.results import write_results
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
@@ -53,7 +54,6 @@ from lightning_attractors.cli.runs import (
 )
 from lightning_attractors.cli.settings import (
     EPOCHS,
-    LINKED,
     check_callbacks,
     check_linked,
     check_settings,
@@ -63,6 +63,7 @@ from lightning_attractors.cli.settings import (
 )
 from lightning_attractors.cli.signals import EndsBySignal, ended, ended_by_signals
 from lightning_attractors.cli.summary import print_summary
+from lightning_attractors.cli.told_by_data import LINKED, told
 from lightning_attractors.contracts import best_weights
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.training import (
@@ -170,7 +171,10 @@ class AttractorsCLI(LightningCLI):
         parser.add_class_arguments(BestCheckpoint, "checkpoint")
         parser.set_defaults({"trainer.logger": _LOGGER})
         for name in LINKED:
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+            parser.link_arguments("data", f"model.init_args.{name}", partial(self._told, name), "instantiate")
+
+    def _told(self, name: str, source: L.LightningDataModule | None) -> Any:
+        return told(name, source, self.config[self.subcommand].model)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would rebuild the model from the checkpoint; here the config alone says what it is."""

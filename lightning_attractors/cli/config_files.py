@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile, Namespace, get_loader  # type: ignore[attr-defined]
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_attractors.cli.usage import OneLineParser
@@ -27,6 +29,14 @@ def config_parser(**kwargs: Any) -> LightningArgumentParser:
     parser.add_argument("-c", "--config", action=ConfigFile, help=text)
     return parser
 
+
+# Of the arguments of torchvision's transforms, which the config of a run is to have as they were given.
+register_type(
+    numbers.Number,
+    serializer=lambda number: number,
+    deserializer=lambda given: given if isinstance(given, int | float) else float(given),
+    type_check=lambda given, kind: isinstance(given, kind),
+)
 
 _MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which may come more than once
 

@@ -16,7 +16,15 @@ _OF_TRAINER = (
     *("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"),
 )
 # Of data: where images are, and how they get here, but not what they are.
-_FREE_OF_DATA = {"root", "download", "verify_checksums", "num_workers", "pin_memory", "eval_batch_size"}
+_FREE_OF_DATA = {
+    "root",
+    "download",
+    "verify_checksums",
+    "num_workers",
+    "in_memory",
+    "pin_memory",
+    "eval_batch_size",
+}
 _DIFFERS = "differs from the checkpoint's"
 # What schedulers add to the groups of an optimiser.
 _OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}

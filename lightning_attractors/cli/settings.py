@@ -14,10 +14,10 @@ from lightning.pytorch.callbacks import LearningRateFinder
 
 from lightning_attractors.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_attractors.cli.runs import configured_loggers
+from lightning_attractors.cli.told_by_data import LINKED
 from lightning_attractors.errors import require
 from lightning_attractors.models import AttractorClassifier, Classifier
 
-LINKED = ("num_classes", "image_shape")  # what models are told of by the data
 EPOCHS = 20  # of a training that nothing else ends; Lightning's own default is 1000
 _ATTRACTOR_CALLBACKS = ("StabilityCertificate", "AttractorPictures")
 _LARGEST_SEED = 2**32 - 1

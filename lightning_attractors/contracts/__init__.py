@@ -28,6 +28,7 @@ contract                      who asks
 ============================  ===============================================================================
 """
 
+from lightning_attractors.contracts.datasets import classes_of, labels_of, linked_of
 from lightning_attractors.contracts.image_sets import files_of
 from lightning_attractors.contracts.lookups import (
     Box,
@@ -125,6 +126,7 @@ __all__ = [
     "certified_norm",
     "checked_radii",
     "class_names_of",
+    "classes_of",
     "coupling_of",
     "currents_of",
     "divergence_hint",
@@ -136,6 +138,8 @@ __all__ = [
     "gain_bounds_of",
     "gradient_scaler",
     "is_noisy",
+    "labels_of",
+    "linked_of",
     "monitored",
     "mse_over_time",
     "name_of",

@@ -7,23 +7,23 @@ from typing import Any, NamedTuple, TypedDict
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_attractors.contracts import phases_of
-from lightning_attractors.data.dataset import InMemoryDataset
+from lightning_attractors.data.dataset import InMemoryDataset, UnreadImages
 from lightning_attractors.data.generators import Stream, keyed_generator
 from lightning_attractors.data.loader import EvaluationLoader, ResumableLoader
 from lightning_attractors.data.sampler import EpochRandomSampler
 from lightning_attractors.data.transforms import to_unit_range
-from lightning_attractors.errors import require
+from lightning_attractors.errors import SettingError, require
 from lightning_attractors.robustness import replace_pixels
 
 
 class Labelled(NamedTuple):
-    """Images (n, C, H, W), uint8 in 0..255, and their labels (n,), int64."""
+    """Images (n, C, H, W), uint8 in 0..255, or what reads them when asked; and their labels (n,), int64."""
 
-    images: Tensor
+    images: Tensor | UnreadImages
     labels: Tensor
 
 
@@ -38,6 +38,7 @@ class ImageSettings(TypedDict, total=False):
     flip: bool
     gaussian_noise: float
     seed: int
+    transforms: list[nn.Module] | None
 
 
 class InMemoryDataModule(L.LightningDataModule):
@@ -63,7 +64,9 @@ class InMemoryDataModule(L.LightningDataModule):
         flip: whether training images are mirrored left to right with probability ½.
         gaussian_noise: standard deviation of normal noise that is added to training images alone, which then
             leave [0, 1]; at least 0.
-        seed: seed of noise, shifts, flips and training order, at least 0.
+        seed: seed of noise, shifts, flips, transforms and training order, at least 0.
+        transforms: change training images further, one by one, after shifts and flips: modules such as those
+            of ``torchvision.transforms.v2`` that take bytes (C, H, W) to as many, or to numbers in [0, 1].
 
     Attributes:
         num_classes: K, the number of classes.
@@ -89,6 +92,7 @@ class InMemoryDataModule(L.LightningDataModule):
         flip: bool = False,
         gaussian_noise: float = 0.0,
         seed: int = 0,
+        transforms: list[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
@@ -108,6 +112,8 @@ class InMemoryDataModule(L.LightningDataModule):
         self.flip = flip
         self.gaussian_noise = gaussian_noise
         self.seed = seed
+        self.transforms = transforms
+        self.num_workers = 0  # what is in memory needs none
         self.datasets: dict[str, InMemoryDataset] = {}
 
     def load_splits(self) -> tuple[Labelled, Labelled, Labelled]:
@@ -130,6 +136,7 @@ class InMemoryDataModule(L.LightningDataModule):
                 gaussian_noise=self.gaussian_noise,
                 seed=self.seed,
                 epoch=self._current_epoch,
+                transform=self._transform(train),
             ),
             "val": self._with_fixed_noise(val, self.noise_train, split=0),
             "test": self._with_fixed_noise(test, self.noise_test, split=1),
@@ -143,7 +150,7 @@ class InMemoryDataModule(L.LightningDataModule):
             dataset=dataset,
             batch_size=self._train_batch_size(),
             sampler=EpochRandomSampler(dataset, self.seed, self._current_epoch),
-            **_loader_options(),
+            **_loader_options(self.num_workers),
         )
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -159,11 +166,15 @@ class InMemoryDataModule(L.LightningDataModule):
         return self._eval_dataloader("test")
 
     def _eval_dataloader(self, split: str) -> DataLoader[tuple[Tensor, Tensor]]:
-        return EvaluationLoader(self.datasets[split], batch_size=self.eval_batch_size, **_loader_options())
+        options = _loader_options(self.num_workers)
+        return EvaluationLoader(self.datasets[split], batch_size=self.eval_batch_size, **options)
 
     def _with_fixed_noise(self, data: Labelled, fraction: float, split: int) -> InMemoryDataset:
         if fraction == 0:
             return InMemoryDataset(*data)  # bytes take a quarter of the memory of floats
+        if not isinstance(data.images, Tensor):
+            valid = "must be 0 for images that are not in memory: noise of validation and test is drawn once"
+            raise SettingError("noise_test" if split else "noise_train", fraction, valid)
         generator = keyed_generator(Stream.FIXED_NOISE, self.seed, split)
         return InMemoryDataset(replace_pixels(to_unit_range(data.images), fraction, generator), data.labels)
 
@@ -181,9 +192,31 @@ class InMemoryDataModule(L.LightningDataModule):
         low, high = (end.item() for end in labels.aminmax())
         valid = f"must be classes from 0 to {self.num_classes - 1}"
         require(low >= 0 and high < self.num_classes, f"{name} labels", [low, high], valid)
-        if images.dtype != torch.uint8:
+        if isinstance(images, Tensor) and images.dtype != torch.uint8:
             low, high = (end.item() for end in images.aminmax())
             require(low >= 0 and high <= 1, f"{name} images", [low, high], "must be bytes, or from 0 to 1")
+
+    def _transform(self, train: Labelled) -> nn.Module | None:
+        """The transforms as one, after a trial with the first image.
+
+        Raises:
+            SettingError: if they do not take it to another image.
+        """
+        if not self.transforms:
+            return None
+        transform = nn.Sequential(*self.transforms)
+        names = [type(one).__name__ for one in self.transforms]
+        valid = f"must take images of bytes of shape {self.image_shape} to others, or to numbers in [0, 1]"
+        try:
+            images, _ = InMemoryDataset(*train, transform=transform)[0]
+        except Exception as error:  # whatever they raise, they do not
+            reason = " ".join(str(error).split())
+            raise SettingError("transforms", names, f"{valid} ({reason})") from error
+        found = tuple(images.shape)
+        require(found == self.image_shape, "transforms", names, f"{valid}, not of shape {found}")
+        low, high = (round(end.item(), 3) for end in images.aminmax())
+        require(0 <= low <= high <= 1, "transforms", names, f"{valid}, not from {low} to {high}")
+        return transform
 
     def _train_batch_size(self) -> int:
         # a trainer with phases has a say of its own
@@ -201,10 +234,11 @@ def _already_collated(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch
 
 
-def _loader_options() -> dict[str, Any]:
+def _loader_options(num_workers: int) -> dict[str, Any]:
     return {
+        "num_workers": num_workers,
         "collate_fn": _already_collated,
         "pin_memory": torch.cuda.is_available(),
-        # a loader without a generator takes a number from the global one, for workers that we do not have
+        # a loader without a generator takes a number from the global one, to seed workers that need no seed
         "generator": torch.Generator(),
     }

@@ -8,7 +8,7 @@ import shutil
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -103,8 +103,9 @@ class FilesDataModule(InMemoryDataModule):
         )
         order = torch.from_numpy(keyed_generator(Stream.VALIDATION_SPLIT, self.split_seed).permutation(total))
         val_indices, train_indices = order[: self.val_size], order[self.val_size :][:subset]
-        val = Labelled(train.images[val_indices], train.labels[val_indices])
-        return Labelled(train.images[train_indices], train.labels[train_indices]), val, test
+        images = cast(Tensor, train.images)
+        val = Labelled(images[val_indices], train.labels[val_indices])
+        return Labelled(images[train_indices], train.labels[train_indices]), val, test
 
     def read_bytes(self, name: str) -> bytes:
         """The content of a file of the data set.

@@ -6,6 +6,8 @@ waking several, and stays so when other processes keep the cores busy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
@@ -63,6 +65,29 @@ def random_flip(images: Tensor, generator: np.random.Generator) -> Tensor:
     mirrored = generator.random((len(images), 1, 1, 1)) < 0.5
     array = images.numpy()
     return torch.from_numpy(np.where(mirrored, array[..., ::-1], array))
+
+
+def transformed(
+    images: Tensor, transform: Callable[[Tensor], Tensor], generator: np.random.Generator
+) -> Tensor:
+    """Every image changed by a transform that draws from torch's own generator, as those of torchvision do.
+
+    That generator is seeded for the batch, and is afterwards what it was before.
+
+    Args:
+        images: (B, C, H, W), any dtype, on the CPU; not modified.
+        transform: takes an image (C, H, W) to another of its shape.
+        generator: where the seed comes from.
+
+    Returns:
+        (B, C, H, W), of the dtype that the transform gives.
+    """
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(int(generator.integers(2**63)))
+    try:
+        return torch.stack([transform(image) for image in images])
+    finally:
+        torch.set_rng_state(before)
 
 
 def add_gaussian(images: Tensor, deviation: float, generator: np.random.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from lightning_attractors.models.krotov_hopfield import KrotovHopfield
 from lightning_attractors.models.nmode import NMODE
 from lightning_attractors.models.nonexpansive import NonexpansiveNet
 from lightning_attractors.models.nonexpansive_stages import NonexpansiveStages
+from lightning_attractors.models.own_field import FieldClassifier
 from lightning_attractors.models.prediction import Prediction
 from lightning_attractors.models.sa_node import SANODE
 from lightning_attractors.models.trades import TRADES
@@ -27,6 +28,7 @@ __all__ = [
     "BasinTraining",
     "Classifier",
     "ConvBackbone",
+    "FieldClassifier",
     "GroupedOptimizer",
     "IntervalTraining",
     "KrotovHopfield",

@@ -62,7 +62,8 @@ class AttractorClassifier(BackboneClassifier):
         steps: integration steps while training, at least 1.
         eval_steps: integration steps otherwise; by default ``steps``.
         integrator: ``euler``, ``heun`` or ``rk4``.
-        closeness: metrics of the family, by name, that compare final states (B, N) with attractors (B, N).
+        closeness: metrics of the family, by name, that compare final states (B, N) with attractors (B, N), if
+            it has any.
         bound: states are clamped to [−bound, bound] after every step, if given.
         num_realisations: realisations of the noise that an evaluation averages over.
         backbone: gives features, of any shape, of a batch of images; flattens them by default.
@@ -92,11 +93,11 @@ class AttractorClassifier(BackboneClassifier):
         self,
         attractors: Tensor,
         image_shape: tuple[int, int, int],
-        dt: float,
-        steps: int,
-        eval_steps: int | None,
-        integrator: IntegratorName,
-        closeness: dict[str, Metric],
+        dt: float = 0.1,
+        steps: int = 40,
+        eval_steps: int | None = None,
+        integrator: IntegratorName = "euler",
+        closeness: dict[str, Metric] | None = None,
         bound: float | None = None,
         num_realisations: int = 1,
         backbone: nn.Module | None = None,
@@ -112,7 +113,7 @@ class AttractorClassifier(BackboneClassifier):
             require(value <= _MOST_STEPS, name, value, f"must be at most {_MOST_STEPS:,}: take a larger dt")
         require(integrator in STEPS, "integrator", integrator, f"must be one of {sorted(STEPS)}")
         self.register_buffer("attractors", attractors)
-        self.image_shape = tuple(image_shape)
+        self.image_shape = image_shape
         self.backbone = nn.Flatten() if backbone is None else backbone
         self.num_features = count_features(self.backbone, image_shape)
         self.embedding = None if nodes is None else nn.Linear(self.num_features, nodes)
@@ -134,8 +135,8 @@ class AttractorClassifier(BackboneClassifier):
         self._traps: tuple[tuple[Any, ...], Tensor, Traps] | None = None
         self._training_calls = 0
         self.logit_scale = logit_scale(attractors)
-        self.val_metrics = AttractorMetrics(len(attractors), num_realisations, closeness)
-        self.test_metrics = AttractorMetrics(len(attractors), num_realisations, closeness)
+        self.val_metrics = AttractorMetrics(len(attractors), num_realisations, closeness or {})
+        self.test_metrics = AttractorMetrics(len(attractors), num_realisations, closeness or {})
         self.test_errors = TrajectoryError(self.eval_steps + 1)
 
     @abstractmethod

@@ -14,6 +14,8 @@ from lightning_attractors.models.evaluation_mode import evaluating
 from lightning_attractors.models.memory import require_memory
 from lightning_attractors.reading import UNREADABLE
 
+_MOST_PIXELS = 4096  # nodes of 64 × 64 pixels have 17 million couplings
+
 
 class ConvBackbone(nn.Sequential):
     """Convolutions, each followed by a ReLU: all of them layers that interval propagation supports.
@@ -146,11 +148,23 @@ def count_nodes(
         nodes: how many nodes a linear map leads to, if there is one.
 
     Raises:
-        SettingError: if ``nodes`` is below 1, N nodes that are all coupled do not fit into memory, or the
-            backbone does not accept such images.
+        SettingError: if ``nodes`` is below 1, N nodes that are all coupled do not fit into memory, the images
+            have more than 4,096 pixels and nothing stands before the nodes, or the backbone does not accept
+            such images.
     """
     require(nodes is None or nodes >= 1, "nodes", nodes, "must be null or at least 1")
+    if backbone is None and nodes is None:
+        _require_few_pixels(image_shape)
     count = math.prod(image_shape) if backbone is None else count_features(backbone, image_shape)
     count = count if nodes is None else nodes
     require_memory("nodes", count, count**2)
     return count
+
+
+def _require_few_pixels(image_shape: tuple[int, int, int]) -> None:
+    pixels = math.prod(image_shape)
+    parameters, size = f"{pixels**2 / 1e6:,.0f} million parameters", f"{4 * pixels**2 / 2**30:,.1f} GiB"
+    problem = f"each of {pixels:,} pixels would be a node, all of them coupled: {parameters}, {size}"
+    remedy = "set a backbone and nodes, as model.backbone=ConvBackbone and model.nodes=100"
+    valid = f"{problem}, and minutes before the first step; {remedy} (backbone=torch.nn.Flatten insists)"
+    require(pixels <= _MOST_PIXELS, "image_shape", tuple(image_shape), valid)

@@ -46,7 +46,8 @@ def flight_of(model: AttractorClassifier) -> Flight:
     require(silent, "eval_noise", True, valid)
     field = model.field()
     known = isinstance(field, CoupledField)
-    require(known, "field", type(field).__name__, "must be a CoupledField for certificates of basins")
+    valid = "must be a CoupledField that has pointwise(), for certificates of basins"
+    require(known, "field", type(field).__name__, valid)
     assert isinstance(field, CoupledField)
     attractors = model.attractors.double()
     with torch.no_grad():

@@ -64,6 +64,7 @@ class ConvolutionalClassifier(CrossEntropyClassifier):
         require(1 <= power <= 100, "power", power, valid)
         rows, columns = _pooled_size(image_shape, kernel_size, pool_size, pool_stride)
         require_memory("grid", grid, grid**2 * rows * columns * num_classes)
+        self.image_shape = image_shape
         self.pool_size = pool_size
         self.pool_stride = pool_stride
         self.activation = PoweredActivation(activation, power)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 import lightning as L
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_attractors.contracts import divergence_hint
+from lightning_attractors.errors import require
 from lightning_attractors.metrics import BatchCheck
 
 
@@ -25,9 +27,13 @@ class MeasuredModule(L.LightningModule):
 
     Args:
         num_classes: K, to check labels with; None where they are anything.
+
+    Attributes:
+        image_shape: (C, H, W), which a family sets to check images with; None where they are anything.
     """
 
     monitor: str | None = None
+    image_shape: tuple[int, int, int] | None = None
 
     def __init__(self, num_classes: int | None = None) -> None:
         super().__init__()
@@ -42,7 +48,7 @@ class MeasuredModule(L.LightningModule):
 
     def training_batch(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Images and labels of a training batch, for a step to use."""
-        images, labels = batch
+        images, labels = self._checked(batch, self.batches_hold_images)
         check = self.training_check
         if batch_idx == 0:
             check.update(images if self.batches_hold_images else None, labels)
@@ -53,7 +59,7 @@ class MeasuredModule(L.LightningModule):
 
     def evaluation_batch(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Images and labels of any other batch, for a step to use."""
-        images, labels = batch
+        images, labels = self._checked(batch)
         self.evaluation_check.update(images, labels)
         return images, self._among_classes(labels)
 
@@ -64,6 +70,8 @@ class MeasuredModule(L.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Logits of a batch of images, or of images with labels."""
         images: Tensor = batch[0] if isinstance(batch, tuple | list) else batch
+        require(isinstance(images, Tensor), "batch", _kind(batch), "must be images, or images and labels")
+        self._require_images(images)
         logits: Tensor = self(images)
         self.evaluation_check.update(images, logits=logits)
         return logits
@@ -106,7 +114,39 @@ class MeasuredModule(L.LightningModule):
     def _cure(self) -> str:
         return divergence_hint(self)
 
+    def _checked(self, batch: Any, holds_images: bool = True) -> tuple[Tensor, Tensor]:
+        """Images and labels of a batch that is of the kind and shape that models take.
+
+        Raises:
+            SettingError: if it is of another.
+        """
+        pair = isinstance(batch, tuple | list) and [isinstance(one, Tensor) for one in batch] == [True, True]
+        require(pair, "batch", _kind(batch), "must be images and labels, two tensors")
+        images, labels = batch
+        if holds_images:
+            self._require_images(images)
+        shape, valid = tuple(labels.shape), f"must be one class for each image, of shape ({len(images)},)"
+        require(shape == (len(images),), "labels", shape, valid)
+        whole = not labels.is_floating_point() and not labels.is_complex()
+        require(whole, "labels", str(labels.dtype), "must be classes, as torch.int64")
+        return images, labels.long()
+
+    def _require_images(self, images: Tensor) -> None:
+        single = self.dtype != torch.float64
+        kinds = (torch.float32, torch.float16, torch.bfloat16) if single else (torch.float64,)
+        valid = "must be torch.float32 in [0, 1]; of bytes v2.ToDtype(torch.float32, scale=True) makes them"
+        require(images.dtype in kinds, "images", str(images.dtype), valid)
+        shape, expected = tuple(images.shape[1:]), self.image_shape
+        valid = f"must be {expected}, as the model's image_shape"
+        require(expected is None or shape == tuple(expected), "images of shape", shape, valid)
+
     def _among_classes(self, labels: Tensor) -> Tensor:
         # So that the check is what stumbles over others, and not an index on the device
         count = self.training_check.num_classes
         return labels if count is None else labels.clamp(0, count - 1)
+
+
+def _kind(batch: Any) -> str:
+    """What a batch is, for a message."""
+    parts = [type(one).__name__ for one in batch] if isinstance(batch, tuple | list) else []
+    return f"{type(batch).__name__} of {', '.join(parts)}" if parts else type(batch).__name__

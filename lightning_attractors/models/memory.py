@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 import torch
 
 from lightning_attractors.errors import require
+from lightning_attractors.process import physical_memory
 
 _BYTES = 2  # of the smallest numbers that anything is computed with
 
@@ -25,11 +24,9 @@ def require_memory(setting: str, value: Any, numbers: float, device: torch.devic
     Raises:
         SettingError: naming the setting, what it needs and what there is.
     """
-    if device is not None and device.type == "cuda":
-        there = torch.cuda.get_device_properties(device).total_memory
-    elif sys.platform != "win32":
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    else:  # which does not tell without more
+    on_device = device is not None and device.type == "cuda"
+    there = torch.cuda.get_device_properties(device).total_memory if on_device else physical_memory()
+    if there is None:
         return
     needed = _BYTES * numbers
     valid = f"must be smaller: it needs {needed / 2**30:,.0f} GiB, and there are {there / 2**30:,.0f}"

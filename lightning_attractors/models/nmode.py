@@ -109,6 +109,7 @@ class NMODE(BackboneClassifier, CrossEntropyClassifier):
         require(0 <= label_smoothing <= 1, "label_smoothing", label_smoothing, "must be from 0 to 1")
         self.save_settings("backbone", "trades", "intervals")
         self.backbone = nn.Flatten() if backbone is None else backbone
+        self.image_shape = image_shape
         features = count_features(self.backbone, image_shape)
         require_memory("width", width, width * (features + num_classes))
         self.layer = NMODELayer(features, width, decay, time) if width else nn.Identity()

@@ -121,6 +121,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
         super().__init__(num_classes, **optimization)
         _check_training(loss, temperature, margin, radius)
         self._save_settings()
+        self.image_shape = image_shape
         self.loss_name, self.temperature, self.margin, self.radius = loss, temperature, margin, radius
         self.layers = NonexpansiveStages(
             image_shape,

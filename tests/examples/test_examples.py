@@ -6,6 +6,9 @@ import runpy
 from pathlib import Path
 
 import pytest
+from command_line import run
+
+from lightning_attractors.models import FieldClassifier
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -52,6 +55,27 @@ def test_attractors_are_certified_stable_and_tell_letters_apart(printed):
     assert max(numbers(r"within radius (\S+),", text)) < 1
     assert numbers(r"noise: accuracy (\S+),", text)[0] > 0.5  # chance: 0.2
     assert summary("stable_attractors/stability.json")["certified"] == 5
+
+
+def test_an_own_field_is_trained_certified_and_drawn(printed):
+    text = printed("own_field", epochs=2)
+    assert re.findall(r"attractor (\w): stable", text) == list("ABCDE")
+    assert max(numbers(r"real parts up to (\S+)", text)) < 0
+    assert numbers(r"noise: accuracy (\S+)", text)[0] > 0.5  # chance: 0.2
+    assert summary("own_field/stability.json")["certified"] == 5
+    assert Path("runs/own_field/figures/trajectories.png").is_file()
+
+
+def test_an_own_field_is_a_class_path_in_a_config(printed, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    config = ["fit", "--config", EXAMPLES / "own_field.yaml", "--trainer.max_epochs", 1]
+    run(*config, "--trainer.callbacks+", "RobustnessCurve", "--trainer.callbacks.max_images", 20)
+    assert summary("own_field/version_0/stability.json")["certified"] == 5
+    assert Path("runs/own_field/version_0/figures/trajectories.png").is_file()
+    checkpoint = Path("runs/own_field/version_0/checkpoints/best.ckpt")
+    model = FieldClassifier.load_from_checkpoint(checkpoint, map_location="cpu")
+    assert type(model.right_hand_side).__name__ == "Bistable"
 
 
 def test_own_attacks_break_images_and_the_sparse_one_fewer_than_pgd(printed):

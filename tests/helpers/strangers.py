@@ -51,3 +51,42 @@ class Data(L.LightningDataModule):
         return torch.utils.data.DataLoader([{"pixels": torch.ones(4)}] * 4, batch_size=2)
 
     val_dataloader = predict_dataloader = train_dataloader
+
+
+class Tensors(L.LightningDataModule):
+    """Says neither shape nor classes; images of several kinds."""
+
+    def __init__(
+        self,
+        size: int = 6,
+        classes: int = 3,
+        kind: str = "tensors",
+        named: bool = False,
+        shuffled: bool = False,
+    ):
+        super().__init__()
+        self.size, self.classes, self.kind, self.named, self.shuffled = size, classes, kind, named, shuffled
+
+    def setup(self, stage=None):
+        labels = torch.arange(12) % 3
+        images = torch.linspace(0, 1, 12 * self.size * (self.size - 1)).view(12, 1, self.size, self.size - 1)
+        kinds = {
+            "tensors": images,
+            "dicts": images,
+            "bytes": (255 * images).byte(),
+            "flat": images.flatten(1),
+        }
+        self.examples = list(zip(kinds[self.kind], labels, strict=True))
+        if self.kind == "dicts":
+            self.examples = [{"image": image, "label": label} for image, label in self.examples]
+        elif self.named:
+            self.examples = torch.utils.data.TensorDataset(images, labels)
+            self.examples.classes = [f"class {k}" for k in range(self.classes)]
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(self.examples, batch_size=6, shuffle=self.shuffled)
+
+    def val_dataloader(self):
+        return torch.utils.data.DataLoader(self.examples, batch_size=6)
+
+    test_dataloader = val_dataloader

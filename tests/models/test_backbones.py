@@ -3,9 +3,11 @@
 import pytest
 import torch
 from nmode_models import fit, small
+from refusals import refusal
+from torch import nn
 
 from lightning_attractors.errors import SettingError
-from lightning_attractors.models import ConvBackbone, ResNet18Features
+from lightning_attractors.models import SANODE, ConvBackbone, ResNet18Features, count_nodes
 
 
 def test_a_frozen_backbone_stays_as_it_is(tmp_path):
@@ -54,3 +56,15 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
 def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(SettingError, match=rf"{setting}="):
         ConvBackbone(**{setting: value})
+
+
+def test_more_pixels_than_can_be_coupled_are_refused_with_sizes_and_a_remedy():
+    message = refusal(SANODE, num_classes=12, image_shape=(3, 64, 64))
+    assert message == (
+        "image_shape=(3, 64, 64): each of 12,288 pixels would be a node, all of them coupled: "
+        "151 million parameters, 0.6 GiB, and minutes before the first step; set a backbone and nodes, as "
+        "model.backbone=ConvBackbone and model.nodes=100 (backbone=torch.nn.Flatten insists)"
+    )
+    assert count_nodes((1, 64, 64)) == 4096
+    assert count_nodes((3, 64, 64), nodes=100) == 100
+    assert count_nodes((3, 64, 64), nn.Flatten()) == 12288

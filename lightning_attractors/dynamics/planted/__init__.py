@@ -1,5 +1,6 @@
 """Networks with planted attractors: couplings, fields, gains, patterns, noise, fused integration."""
 
+from lightning_attractors.dynamics.planted.any_field import PlantedField, dual_basis
 from lightning_attractors.dynamics.planted.couplings import (
     Coupling,
     CouplingName,
@@ -29,6 +30,7 @@ __all__ = [
     "Gain",
     "Hill",
     "HillGain",
+    "PlantedField",
     "Pointwise",
     "ProjectedCoupling",
     "SpectralCoupling",
@@ -36,6 +38,7 @@ __all__ = [
     "check_damping",
     "check_gain",
     "damping_scale",
+    "dual_basis",
     "fused_step_of",
     "has_fused_step",
     "integrate_fused",

@@ -1,0 +1,134 @@
+"""A classifier made of a vector field of one's own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attractors.dynamics.integrate import IntegratorName
+from lightning_attractors.dynamics.planted import PlantedField, block_patterns, dual_basis, random_patterns
+from lightning_attractors.errors import SettingError, require
+from lightning_attractors.keywords import Unpack
+from lightning_attractors.models.attractor import AttractorClassifier
+from lightning_attractors.models.backbones import count_features
+from lightning_attractors.models.base import OptimizationSettings
+
+Attractors = Literal["blocks", "random"] | list[list[float]] | Tensor
+
+
+class FieldClassifier(AttractorClassifier):
+    """A classifier whose images flow along any vector field to the attractors of their classes.
+
+    What the right-hand side has at the attractors is taken away by a linear map, so that they are equilibria
+    whatever it is and however it is trained; nothing is taken away of one that vanishes there. Whether they
+    are stable is for :class:`~lightning_attractors.callbacks.StabilityCertificate` to say. There are no
+    certificates of basins, which need :meth:`~lightning_attractors.dynamics.CoupledField.pointwise`.
+
+    Args:
+        field: the right-hand side: takes states (B, N) to as many, each by itself.
+        num_classes: number of classes K.
+        image_shape: shape (C, H, W) of the images.
+        attractors: ``blocks`` of nodes at ``high`` in a sea at ``low``, ``random`` halves of the nodes at
+            ``high``, or K lists of N numbers that are linearly independent.
+        low: the lower value.
+        high: the higher value.
+        dt: step length Δt, above 0.
+        steps: integration steps while training, at least 1.
+        eval_steps: integration steps otherwise; by default ``steps``.
+        integrator: ``euler``, ``heun`` or ``rk4``.
+        bound: states are clamped to [−bound, bound] after every step, if given.
+        backbone: gives features, of any shape, of a batch of images; by default they are the C·H·W pixels.
+        nodes: number of nodes N; a linear map, ``embedding``, leads to them from the features. By default
+            each feature is a node.
+        **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
+
+    Attributes:
+        right_hand_side: the field as it was given.
+
+    Raises:
+        SettingError: if a setting lies outside its range, or field and attractors do not fit.
+
+    Example:
+        >>> class Wells(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return x - x**3
+        >>> model = FieldClassifier(Wells(), num_classes=5, image_shape=(1, 7, 7))
+        >>> model(torch.rand(3, 1, 7, 7)).shape
+        torch.Size([3, 5])
+    """
+
+    dual: Tensor
+
+    def __init__(
+        self,
+        field: nn.Module,
+        num_classes: int = 10,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        attractors: Attractors = "blocks",
+        low: float = -1.0,
+        high: float = 1.0,
+        dt: float = 0.1,
+        steps: int = 40,
+        eval_steps: int | None = None,
+        integrator: IntegratorName = "euler",
+        bound: float | None = None,
+        backbone: nn.Module | None = None,
+        nodes: int | None = None,
+        **optimization: Unpack[OptimizationSettings],
+    ) -> None:
+        require(nodes is None or nodes >= 1, "nodes", nodes, "must be null or at least 1")
+        count = nodes or count_features(backbone or nn.Flatten(), image_shape)
+        patterns = _patterns(attractors, num_classes, count, low, high)
+        dual = dual_basis(patterns)
+        super().__init__(
+            patterns,
+            image_shape,
+            dt,
+            steps,
+            eval_steps,
+            integrator,
+            bound=bound,
+            backbone=backbone,
+            nodes=nodes,
+            **optimization,
+        )
+        self.save_settings("field", "backbone")
+        self.register_buffer("dual", dual, persistent=False)
+        _check_field(field, patterns)
+        self.right_hand_side = field
+
+    def field(self) -> PlantedField:
+        return PlantedField(self.right_hand_side, self.attractors, self.dual)
+
+
+def _patterns(attractors: Attractors, num_classes: int, num_nodes: int, low: float, high: float) -> Tensor:
+    """The attractors (K, N), float32."""
+    if isinstance(attractors, str):
+        kinds = {"blocks": block_patterns, "random": random_patterns}
+        require(attractors in kinds, "attractors", attractors, f"must be one of {sorted(kinds)}, or numbers")
+        return kinds[attractors](num_classes, num_nodes, low, high)
+    valid = f"must be {num_classes} lists of {num_nodes} finite numbers, one for every class"
+    try:
+        patterns = torch.as_tensor(attractors, dtype=torch.float32).clone()
+    except (TypeError, ValueError) as error:
+        raise SettingError("attractors", f"{len(attractors)} lists", valid) from error
+    fits = patterns.shape == (num_classes, num_nodes) and bool(patterns.isfinite().all())
+    require(fits, "attractors", f"shape {tuple(patterns.shape)}", valid)
+    return patterns
+
+
+def _check_field(field: nn.Module, attractors: Tensor) -> None:
+    """See that a field takes states to as many numbers."""
+    name, shape = type(field).__name__, tuple(attractors.shape)
+    valid = f"must take states of shape {shape} to as many finite numbers"
+    try:
+        with torch.no_grad():
+            flow = field(attractors)
+    except Exception as error:  # whatever it raises, it does not take them
+        reason = " ".join(str(error).split())
+        raise SettingError("field", name, f"{valid} ({reason})") from error
+    found = tuple(flow.shape) if isinstance(flow, Tensor) else type(flow).__name__
+    require(found == shape, "field", name, f"{valid}, not {found}")
+    require(bool(flow.isfinite().all()), "field", name, valid)
