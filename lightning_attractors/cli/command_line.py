@@ -13,7 +13,6 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -28,10 +27,12 @@ from lightning_attractors.callbacks import (
     LastCheckpoint,
     RobustnessCurve,
 )
+from lightning_attractors.cli.board import BoardLogger
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.config_files import config_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
 from lightning_attractors.cli.refusals import Beginning, refusal
+from lightning_attractors.cli.report import BoardReport
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
     RESUMED,
@@ -67,7 +68,7 @@ from lightning_attractors.training import (
 from lightning_attractors.writing import csv_table, remove_asides, run_folder, write_atomically
 
 _LOGGER: dict[str, Any] = {
-    "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",
+    "class_path": f"{BoardLogger.__module__}.{BoardLogger.__name__}",
     "init_args": {"save_dir": "runs", "name": "", "default_hp_metric": False},
 }
 
@@ -222,7 +223,8 @@ class AttractorsCLI(LightningCLI):
         if config.enable_checkpointing is not False:
             # The best one first: it is the trainer's checkpoint callback.
             extra += [self._get(self.config_init, "checkpoint"), LastCheckpoint(), OneProcess()]
-        extra += [SameOptimizer(), EndsBySignal()]
+        self.report = BoardReport(self.config[self.subcommand])
+        extra += [SameOptimizer(), EndsBySignal(), self.report]
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), CheckpointFiles()]
@@ -259,7 +261,11 @@ class AttractorsCLI(LightningCLI):
         self.trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False)
         folder = run_folder(self.trainer)
         if self.trainer.is_global_zero:
-            print_summary(self.trainer, folder, seconds)
+            self.report.finish(self.trainer, print_summary(self.trainer, folder, seconds))
+
+    def after_test(self) -> None:
+        """Put the results on the board."""
+        self.report.finish(self.trainer)
 
     def before_validate(self) -> None:
         self._say_whose_weights()
