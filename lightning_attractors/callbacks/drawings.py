@@ -22,6 +22,7 @@ from lightning_attractors.figures import ATTACK, COLUMN, DIVERGING, FIT, PAGE, i
 STATE = "$x_i$"
 _STILL = 0.01  # of the way that a state goes: nearer than this to its end nothing happens any more
 _LEFT = (0.7, 0.35, 0.1, _STILL)  # shares of the way that are left in a strip, after the start
+_THERE = 0.1  # of an attractor's length: a state that is nearer has arrived
 _STRIP = (
     "{start} the start x(0) of a flow dx/dt = F(x). What is trained is the flow; each class has an attractor "
     "in it, a state that the states around it run into and stay in. An attractor is a code that we chose for "
@@ -45,7 +46,10 @@ def draw_strip(
     """
     count, shape = len(images), tuple(images.shape[1:])
     moments = _moments(states)
-    reached = (states[-1].unsqueeze(1) - attractors).norm(dim=2).argmin(dim=1).tolist()
+    nearest = (states[-1].unsqueeze(1) - attractors).norm(dim=2).min(dim=1)
+    reached = nearest.indices.tolist()
+    # a flow may stop where the class is decided, before it is there
+    arrived = bool((nearest.values <= _THERE * attractors[reached].norm(dim=1)).all())
     columns = len(moments) + 2
     figure = Figure(figsize=(PAGE, 0.6 + count * PAGE / (columns + 1)))
     axes = figure.subplots(count, columns, squeeze=False)
@@ -59,7 +63,11 @@ def draw_strip(
         row[-1].yaxis.set_label_position("right")
         wrong = {} if end == label else {"color": ATTACK}
         row[-1].set_ylabel(names[end], rotation=0, ha="left", va="center", **wrong)
-    titles = ["image", *(f"$t = {k * dt:.3g}$" for k in moments), "attractor"]
+    titles = [
+        "image",
+        *(f"$t = {k * dt:.3g}$" for k in moments),
+        "attractor" if arrived else "nearest\nattractor",
+    ]
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     for axis in axes.flat:

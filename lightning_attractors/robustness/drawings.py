@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ _STRENGTH = r"strength $\varepsilon$"
 About = Mapping[str, Any]
 _FEW = 20  # points, up to which each is marked: a line through one is none
 _NOTHING = 0.005  # accuracy from which on there is nothing to see
-_ALL, _WIDE = "all images", 60  # letters in a line of words within a picture
+_ALL = "all images"
+_WIDE, _NARROW = 60, 36  # letters in a line: of a title, and within the picture
 
 
 def draw(
@@ -50,7 +52,7 @@ def draw_attack(found: AttackReport, about: About) -> Figure:
     norm = _norm_of(found)
     counted, reason = int(found.counts.sum()), "" if found.robustness is not None else found.reason
     title = _title(f"{found.name}{f' in {SYMBOLS[norm]}' if norm else ''}", about)
-    figure = draw_curve(title, found.curve, found.fit, found.confidence, counted, found.norm)
+    figure = draw_curve(title, _with_certificate(found), found.fit, found.confidence, counted, found.norm)
     axis = figure.axes[0]
     if norm:
         axis.set_xlabel(f"{_STRENGTH}: distance in {SYMBOLS[norm]}, pixels in [0, 1]")
@@ -62,9 +64,18 @@ def draw_attack(found: AttackReport, about: About) -> Figure:
     if not len(found.images):
         reason = "no image was attacked"
     if reason:
-        text = textwrap.fill(f"no R: {reason}", _WIDE)
-        axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=FIT)
+        text = textwrap.fill(f"no R: {reason}", _NARROW)
+        axis.text(0.98, 0.7, text, transform=axis.transAxes, ha="right", va="top", color=FIT, fontsize=7)
     return figure
+
+
+def _with_certificate(found: AttackReport) -> Curve:
+    """The curve, with what is certified of all images where there are none that count."""
+    images, curve = found.images, found.curve
+    if bool(found.counts.any()) or not (images.has_certificate and bool(images.bounded.all())):
+        return curve
+    held = images.correct & (images.certified >= curve.strengths.abs().unsqueeze(1))
+    return replace(curve, certified=held.double().mean(dim=1))
 
 
 def _norm_of(found: AttackReport) -> NormName | None:

@@ -51,12 +51,13 @@ def test_the_certified_curve_is_below_the_attacked_one():
     def exact(images, labels):
         return (images.double().mean(dim=(1, 2, 3)) - 0.5).abs() * (1 - 1e-6)
 
-    axis = figure_of(["pgd_radius"], certificate=Certificate(exact))
-    (certified,) = (line for line in axis.lines if "certified" in line.get_label())
-    attacked = axis.lines[0]
-    assert "no attack gets below" in certified.get_label()
-    assert (certified.get_ydata() <= attacked.get_ydata() + 1e-9).all()
-    assert certified.get_ydata()[0] == pytest.approx(1)
+    for confidence in (0.5, 1.0):  # where images count, and where none does
+        axis = figure_of(["pgd_radius"], confidence=confidence, certificate=Certificate(exact))
+        (certified,) = (line for line in axis.lines if "certified" in line.get_label())
+        attacked = axis.lines[0]
+        assert "no attack gets below" in certified.get_label()
+        assert (certified.get_ydata() <= attacked.get_ydata() + 1e-9).all()
+        assert certified.get_ydata()[0] == pytest.approx(1)
 
 
 def test_the_axis_ends_where_the_curve_does():
