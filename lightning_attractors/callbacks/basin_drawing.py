@@ -100,7 +100,11 @@ def _draw_flight(axis: Any, basin: Basin) -> None:
     times, own = basin.times.numpy(), basin.distances[:, basin.label]
     low, high = own - basin.length, own + basin.length
     near = float(own.min()) < _NEAR * float(own.max())
-    bottom = (basin.trap or _NEAR * float(own.max())) / 10 if near else float(low.min().clamp(min=0))
+    bottom = (
+        (basin.trap or _NEAR * float(own.max())) / 10
+        if near
+        else max(0.0, float(torch.minimum(low.min(), basin.distances.min())))
+    )
     for distance in basin.distances.T:
         axis.plot(times, distance.numpy(), color=OTHER, linewidth=0.8)
     axis.fill_between(

@@ -71,8 +71,7 @@ def draw_strip(
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+        _bare(axis)
     _add_colour_bar(figure, axes, spread, f"state of node {STATE}", extend="both")
     pixels = states.shape[2] == images[0].numel()
     start = "The pixels of an image are" if pixels else "What a network makes of an image is"
@@ -232,7 +231,12 @@ def draw_image(axis: Any, image: Tensor) -> None:
     image = image.float().clamp(0, 1)
     plane = image.permute(1, 2, 0) if len(image) == 3 else image.mean(dim=0)
     axis.imshow(plane.numpy(), cmap="gray", vmin=0, vmax=1)
+    _bare(axis)
+
+
+def _bare(axis: Any) -> None:
     axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
 
 
 def _plane(state: Tensor, shape: tuple[int, ...]) -> np.ndarray:

@@ -84,9 +84,10 @@ class BoardLogger(TensorBoardLogger):
     @rank_zero_only
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the settings and the results so far to where HParams compares runs, over what was there."""
-        known = {**settings, **{f"result: {name}": value for name, value in sorted(self.results.items())}}
+        # in brackets, by which they come first among the columns
+        results = {f"(result) {name}": value for name, value in sorted(self.results.items())}
         curves = {name: 0.0 for name in ("val/accuracy", "val/loss") if name in self._curves}
-        summaries = hparams(known, curves)
+        summaries = hparams({**results, **settings}, curves)
         events = [Event(wall_time=time.time(), file_version="brain.Event:2")]
         events += [Event(wall_time=time.time(), summary=summary) for summary in summaries]
         content = io.BytesIO()

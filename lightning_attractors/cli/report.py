@@ -58,8 +58,8 @@ class BoardReport(Callback):
         self._begun = True
         rows = self._about(trainer, pl_module)
         for board in _boards(trainer):
-            board.write_page("1_what_was_run", _table(rows))
-            board.write_page("3_words", _words())
+            board.write_page("1_what_was_run", _listed(rows))
+            board.write_page("3_words", _listed(list(_WORDS.items())))
             board.write_settings(self.settings)
 
     def finish(self, trainer: L.Trainer, rows: Sequence[tuple[Any, Any]] = ()) -> None:
@@ -71,9 +71,11 @@ class BoardReport(Callback):
 
     def _about(self, trainer: L.Trainer, module: L.LightningModule) -> list[tuple[str, Any]]:
         parameters = sum(parameter.numel() for parameter in module.parameters())
+        called = Path(sys.argv[0]).name
+        program = "python -m lightning_attractors" if called == "__main__.py" else called
         found, device = versions(), trainer.strategy.root_device.type
         return [
-            ("command", f"`{shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}`"),
+            ("command", f"`{program} {shlex.join(sys.argv[1:])}`"),
             ("model", f"{self.settings.get('model', type(module).__name__)}, {parameters:,} parameters"),
             ("data", self.settings.get("data", "")),
             ("seed", self.settings.get("seed", "")),
@@ -89,13 +91,15 @@ def _boards(trainer: L.Trainer) -> list[BoardLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, BoardLogger)]
 
 
-def _words() -> str:
-    return "\n\n".join(f"**{word}**: {' '.join(meaning.split())}" for word, meaning in _WORDS.items())
+def _listed(entries: Sequence[tuple[str, Any]]) -> str:
+    return "\n\n".join(f"**{name}**: {' '.join(str(value).split())}" for name, value in entries)
 
 
 def _table(rows: Sequence[tuple[Any, Any]]) -> str:
     """Names and values as a table in Markdown."""
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)])
+    return "\n".join(
+        ["| what | value |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
+    )
 
 
 def _cell(value: Any) -> str:

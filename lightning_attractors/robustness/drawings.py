@@ -207,6 +207,7 @@ def draw_gallery(examples: Sequence[Example], about: About | None = None) -> Fig
             axis.imshow(_plane(picture), cmap="gray", vmin=0, vmax=1)
             axis.set_title(title, fontsize=8)
             axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
     return figure
 
 

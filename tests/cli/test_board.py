@@ -59,7 +59,7 @@ def test_settings_are_there_from_the_start_and_the_newest_results_with_them(boar
     for accuracy in (0.5, 0.75):  # as of a run that went on
         board.log_metrics({"test/accuracy": accuracy, "val/accuracy": accuracy}, 4)
         board.write_settings({"seed": 3, "model": "SANODE"})
-    assert settings_on(events_of(board))["result: test/accuracy"] == 0.75
+    assert settings_on(events_of(board))["(result) test/accuracy"] == 0.75
 
 
 def test_a_board_that_is_being_watched_never_leaves_the_running_file(board, tmp_path):
