@@ -27,7 +27,8 @@ _CHARTS = {
     "1 learning": {
         "loss": ["train/loss", "val/loss"],
         "accuracy on the validation images": ["val/accuracy", "val/distance_accuracy"],
-        "images that end at their attractor": ["val/attractor_accuracy", "val/perfect", "val/overlap"],
+        "share of images that end at their attractor": ["val/attractor_accuracy", "val/perfect"],
+        "overlap of final states with the attractor of the class": ["val/overlap"],
     },
     "2 stability": {
         "largest real part of the flow's eigenvalues: stable below 0": ["stability/abscissa"],
