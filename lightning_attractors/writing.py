@@ -8,10 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from typing import Any, Protocol
 
 _ASIDE = ".part"
 
@@ -69,13 +66,6 @@ def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return table.getvalue()
-
-
-def as_png(figure: Figure, dpi: int = 120) -> bytes:
-    """The content of a PNG file with the figure."""
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=dpi, format="png")
-    return picture.getvalue()
 
 
 class HasFolder(Protocol):

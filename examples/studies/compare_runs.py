@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from lightning_attractors.figures import PAGE, in_style, write_figure
 from lightning_attractors.robustness import difference_interval
 
 
@@ -65,9 +66,10 @@ def behind(run: dict[str, Any], best: dict[str, Any] | None) -> str:
     return f"{low:.4f} to {high:.4f}"
 
 
+@in_style
 def draw(runs: list[dict[str, Any]], attack: str) -> Figure:
     """R, with its uncertainty, against accuracy."""
-    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(0.7 * PAGE, 3.4))
     axis = figure.subplots()
     fitted = [run for run in runs if run["fitted"]]
     for k, model in enumerate(sorted({run["model"] for run in fitted})):
@@ -92,13 +94,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
     parser.add_argument("--attack", default="pgd_radius", help="which (default: pgd_radius)")
-    parser.add_argument("--output", type=Path, default=Path("scatter.png"), help="default: scatter.png")
+    parser.add_argument(
+        "--output", type=Path, default=Path("scatter.png"), help="default: scatter.png, and a PDF"
+    )
     arguments = parser.parse_args()
     runs = read(arguments.runs, arguments.attack)
     if not runs:
         sys.exit(f"error: none of the {len(arguments.runs)} folders has robustness/{arguments.attack}.json")
     Console().print(tabulate(runs, arguments.attack))
-    draw(runs, arguments.attack).savefig(arguments.output, dpi=120)
+    write_figure(arguments.output.with_suffix(""), draw(runs, arguments.attack))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lightning_attractors.data import LettersDataModule, MNISTDataModule
 from lightning_attractors.dynamics import DampingName
+from lightning_attractors.figures import PAGE, in_style, write_figure
 from lightning_attractors.models import CVFR
 from lightning_attractors.robustness import CORRUPTIONS, corruption_curve
 from lightning_attractors.training import faster_precision
@@ -99,9 +100,10 @@ def report(results: dict[float, Tensor], attack: str, root: Path) -> None:
     write_atomically(root / f"attack_{attack}.csv", csv_table(header, rows))
 
 
+@in_style
 def draw(results: dict[str, dict[float, Tensor]], path: Path) -> None:
     """Accuracy against p, one panel per attack, with one standard deviation as a band."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(PAGE, 2.9))
     for axis, (attack, curves) in zip(figure.subplots(1, 2, sharey=True), results.items(), strict=True):
         for k, (sigma, accuracies) in enumerate(curves.items()):
             mean, sd = accuracies.mean(dim=0), accuracies.std(dim=0)
@@ -109,7 +111,7 @@ def draw(results: dict[str, dict[float, Tensor]], path: Path) -> None:
             axis.fill_between(STRENGTHS, mean - sd, mean + sd, color=f"C{k}", alpha=0.2)
         axis.set(title=f"attack {attack}", xlabel="p", ylabel="accuracy")
         axis.legend()
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure)
 
 
 def main() -> None:
@@ -133,7 +135,7 @@ def main() -> None:
             curves[sigma] = torch.stack([attacked(model, batches, attack) for model in models])
     for attack, curves in results.items():
         report(curves, attack, root)
-    draw(results, root / "attacks.png")
+    draw(results, root / "attacks")
 
 
 if __name__ == "__main__":

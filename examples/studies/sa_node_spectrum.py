@@ -6,7 +6,7 @@ N(0, σ²) is put on a random fraction f of the coefficients, and on one coeffic
 that it leaves in the steady state, in units of the attractors' ‖φ‖² = N a². Reported is the largest f up to
 which the MSE has degraded by at most 5 % of that.
 
-Writes ``spectrum.png``, ``spectrum.json`` and the two tables ``spectrum_fractions.csv`` and
+Writes ``spectrum.png`` and ``.pdf``, ``spectrum.json`` and the two tables ``spectrum_fractions.csv`` and
 ``spectrum_modes.csv`` into the folder of the run.
 """
 
@@ -21,6 +21,7 @@ from finished_runs import test_images, trained
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lightning_attractors.figures import OTHER, PAGE, in_style, write_figure
 from lightning_attractors.models import SANODE
 from lightning_attractors.robustness import SpectralProbe, robust_fraction
 from lightning_attractors.writing import csv_table, write_atomically
@@ -42,23 +43,24 @@ def probe_of(run: Path, count: int) -> tuple[SANODE, SpectralProbe]:
     )
 
 
+@in_style
 def draw(fractions: Curves, modes: Curves, robust: dict[float, float], path: Path) -> None:
     """Both curves for every σ; the coefficients in ascending order of their error, as published."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = Figure(figsize=(PAGE, 3.0))
     left, right = figure.subplots(1, 2, sharey=True)
     for k, sigma in enumerate(fractions):
         label = f"σ = {sigma:g}: f = {robust[sigma]:.2f}"
         left.plot(FRACTIONS, fractions[sigma], color=f"C{k}", label=label)
         right.plot(modes[sigma].sort().values, color=f"C{k}", label=f"σ = {sigma:g}")
-    left.set(xlabel="fraction f of noisy coefficients", ylabel="MSE / N a²")
+    left.set(xlabel="fraction $f$ of noisy coefficients", ylabel="MSE / $N a^2$")
     right.set(xlabel="the one noisy coefficient, by its MSE")
     for axis in (left, right):
         # States that converge leave no error but rounding
         axis.set_yscale("log")
         axis.set_ylim(bottom=1e-3)
-        axis.axhline(float(next(iter(fractions.values()))[0]) + 0.05, color="grey", linestyle=":")
+        axis.axhline(float(next(iter(fractions.values()))[0]) + 0.05, color=OTHER, linestyle=":")
         axis.legend()
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure)
 
 
 def main() -> None:
@@ -101,7 +103,7 @@ def main() -> None:
         "seed": arguments.seed,
     }
     write_atomically(run / "spectrum.json", json.dumps(summary, indent=2))
-    draw(fractions, modes, robust, run / "spectrum.png")
+    draw(fractions, modes, robust, run / "spectrum")
 
 
 if __name__ == "__main__":

@@ -13,22 +13,20 @@ from torch import Tensor
 
 from lightning_attractors import contracts
 from lightning_attractors.callbacks.basin_drawing import Basin, draw_basins
-from lightning_attractors.callbacks.output import log_figure, run_folder, write_atomically
+from lightning_attractors.callbacks.output import class_names, keep_figure, log_figure, run_folder
 from lightning_attractors.callbacks.robustness_certificate import certificate_of
 from lightning_attractors.callbacks.robustness_trainer import PixelLogits, pairs, undisturbed
 from lightning_attractors.callbacks.traps import look_for_traps
-from lightning_attractors.contracts import checked_radii, class_names_of, pictured, traps_of, tubes_of
+from lightning_attractors.contracts import checked_radii, pictured, traps_of, tubes_of
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.norms import NormName
 from lightning_attractors.robustness import pgd_radii
-from lightning_attractors.writing import as_png
 
 _ATTACK_STEPS = 150
-_DPI = 240  # of a printed page
 
 
 class BasinPictures(Callback):
-    """Draws after a test, to TensorBoard and ``figures/basins.png``, what is proved of a few images.
+    """Draws after a test, to the loggers and ``figures/basins.{png,pdf}``, what is proved of a few images.
 
     For one image of each class, as far as they are classified correctly: the image; over time, the distance
     of its state from every attractor, with the tube that provably holds the states of all images within the
@@ -83,6 +81,7 @@ class BasinPictures(Callback):
             self._batch = self.unpack_batch(batch)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        folder = run_folder(trainer)  # which all ranks have to ask for
         if not trainer.is_global_zero:
             return
         try:
@@ -95,9 +94,8 @@ class BasinPictures(Callback):
             rank_zero_warn("no picture of basins: no image of the first batch is classified correctly")
             return
         figure = draw_basins(basins, norm)
-        log_figure(trainer, "test/basins", figure)
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write_atomically(run_folder(trainer) / "figures" / "basins.png", as_png(figure, dpi=_DPI))
+        log_figure(trainer, "basins", figure)
+        keep_figure(trainer, folder, "basins", figure)
 
     def _basins(self, trainer: L.Trainer, module: L.LightningModule) -> tuple[list[Basin], NormName]:
         """What is to be drawn, and the norm of the radii.
@@ -117,7 +115,7 @@ class BasinPictures(Callback):
         attacked = self._attack(logits, images, labels, claimed.norm)
         distances, lengths = _flight(module, images, certified)
         traps = _trap_radii(module) if self.traps else None
-        names = class_names_of(trainer.datamodule)  # type: ignore[attr-defined]
+        names = class_names(trainer)
         basins = [
             Basin(
                 image=images[b].cpu(),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import torch
+from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from lightning_attractors.certificates import EquilibriumCertificate
+from lightning_attractors.certificates import EquilibriumCertificate, Spectrum
+from lightning_attractors.figures import ATTACK, COLUMN, FIT, PAGE, SEQUENCE, in_style
 
 # What a reader of stability.json should know of its verdicts.
 EVIDENCE = (
@@ -75,23 +79,78 @@ def finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def draw_spectra(certificates: list[EquilibriumCertificate]) -> Figure:
-    """Eigenvalues in the complex plane: the flow beside the axis, the step map in the unit circle."""
-    has_step = any(certificate.step is not None for certificate in certificates)
-    figure = Figure(figsize=(10 if has_step else 5, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2 if has_step else 1, squeeze=False)[0]
-    for k, certificate in enumerate(certificates):
-        values = certificate.flow.spectrum.eigenvalues
-        axes[0].scatter(values.real, values.imag, s=9, alpha=0.6, color=f"C{k % 10}", label=str(k))
-        if certificate.step is not None:
-            values = certificate.step.spectrum.eigenvalues
-            axes[1].scatter(values.real, values.imag, s=9, alpha=0.6, color=f"C{k % 10}")
-    axes[0].axvline(0, color="black", linewidth=1)
-    axes[0].set(title="Flow: stable left of the axis", xlabel="real part", ylabel="imaginary part")
-    if len(certificates) <= 10:
-        axes[0].legend(title="attractor", fontsize="x-small", ncols=2)
-    if has_step:
-        axes[1].add_patch(Circle((0, 0), 1, fill=False, color="black"))
+@in_style
+def draw_spectra(certificates: list[EquilibriumCertificate], names: Sequence[str] = ()) -> Figure:
+    """Eigenvalues in the complex plane with the discs that they are proved to be in, per attractor.
+
+    Left those of the flow's Jacobian, beside the imaginary axis; right those of the step map's, where there
+    is one, in the unit circle.
+
+    Args:
+        certificates: of K attractors, at least one.
+        names: of their classes; they go by number where there is not one name for each.
+    """
+    maps: list[list[Spectrum]] = [[certificate.flow.spectrum for certificate in certificates]]
+    steps = [certificate.step.spectrum for certificate in certificates if certificate.step is not None]
+    maps += [steps] if steps else []
+    figure = Figure(figsize=(PAGE, 3.0) if steps else (COLUMN, 3.0))
+    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axis, spectra in zip(axes, maps, strict=True):
+        for label, spectrum, color in _told_apart(spectra, names):
+            values = spectrum.eigenvalues.numpy()
+            axis.scatter(values.real, values.imag, s=5, color=color, alpha=0.8, linewidths=0, label=label)
+            _draw_discs(axis, spectrum, color)
+        axis.set_xlabel(r"$\mathrm{Re}\,\lambda$")
+    _mark_half_plane(axes[0])
+    axes[0].set_ylabel(r"$\mathrm{Im}\,\lambda$")
+    axes[0].set_title("flow $dx/dt = F(x)$\n" + _discs(maps[0]))
+    if steps:
+        axes[1].add_patch(Circle((0, 0), 1, fill=False, color=FIT, linewidth=0.8))
         axes[1].set_aspect("equal", adjustable="datalim")
-        axes[1].set(title="Step map: stable inside the circle", xlabel="real part")
+        axes[1].set_title("step map, which runs\n" + _discs(maps[1]))
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, title="attractor", loc="outside right upper", markerscale=2)
     return figure
+
+
+def _told_apart(spectra: list[Spectrum], names: Sequence[str]) -> list[tuple[str, Spectrum, str]]:
+    """Labels, spectra and colours; attractors whose Jacobians are the same have one between them."""
+    first = spectra[0]
+    if len(spectra) > 1 and all(torch.equal(first.eigenvalues, other.eigenvalues) for other in spectra):
+        worst = max(spectra, key=lambda spectrum: spectrum.error_bound)
+        return [(f"all {len(spectra)} alike", worst, SEQUENCE[0])]
+    if len(names) != len(spectra):
+        names = [str(k) for k in range(len(spectra))]
+    colors = (SEQUENCE[k % len(SEQUENCE)] for k in range(len(spectra)))
+    return list(zip(names, spectra, colors, strict=True))
+
+
+def _draw_discs(axis: Any, spectrum: Spectrum, color: str) -> None:
+    values = spectrum.eigenvalues
+    if not math.isfinite(spectrum.error_bound) or not bool(values.isfinite().all()):
+        return
+    sizes = [2 * spectrum.error_bound] * len(values)
+    centres = torch.stack([values.real, values.imag], dim=1).numpy()
+    discs = EllipseCollection(
+        sizes, sizes, [0.0] * len(values), units="xy", offsets=centres, transOffset=axis.transData
+    )
+    discs.set(facecolor=color, alpha=0.15, linewidth=0)
+    axis.add_collection(discs, autolim=False)
+
+
+def _discs(spectra: list[Spectrum]) -> str:
+    """How large the discs are, as most are too small to be seen."""
+    largest = max(spectrum.error_bound for spectrum in spectra)
+    if not math.isfinite(largest):
+        return "no proved radius for some eigenvalues"
+    exponent = math.floor(math.log10(largest)) + 1 if largest > 0 else 0
+    return f"discs of radius $< 10^{{{exponent}}}$ hold all eigenvalues"
+
+
+def _mark_half_plane(axis: Any) -> None:
+    """The imaginary axis, and what is right of it: there a flow runs away."""
+    low, high = axis.get_xlim()
+    high = max(high, 0.05 * (high - low))
+    axis.set_xlim(low, high)
+    axis.axvline(0, color=FIT, linewidth=0.8)
+    axis.axvspan(0, high, color=ATTACK, alpha=0.12, linewidth=0)

@@ -14,11 +14,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_attractors.callbacks.drawings import draw_filters, filter_images
-from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
+from lightning_attractors.callbacks.output import keep_figure, log_figure, log_scalars, run_folder
 from lightning_attractors.contracts import currents_of, norm_exponent, phases_of
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.metrics import converged_filters, negative_share, positive_share
-from lightning_attractors.writing import as_png
 
 Collapse = Literal["warn", "stop", "raise"]
 
@@ -43,8 +42,8 @@ class FScore(Callback):
 
     Logs at the end of training epochs ``filters/f_score``, ``filters/negative`` (the share that is
     all-negative) and ``filters/largest_change`` (over filters, ‖ΔW_k‖ / ‖W_k‖ since the last look), and draws
-    the filters to TensorBoard and to ``figures/filters.png`` in the run's folder; filters (F, D) of a dense
-    layer are drawn where D is a square.
+    the filters to the loggers and to ``figures/filters.{png,pdf}`` in the run's folder; filters (F, D) of a
+    dense layer are drawn where D is a square.
 
     The module needs ``filters``, shape (F, ...), and the exponent ``p`` of their norm; arguments here serve
     one that has them elsewhere. A module that has ``currents(images) -> (B, F, ...)`` and batches that
@@ -143,8 +142,7 @@ class FScore(Callback):
             return
         figure = draw_filters(images)
         log_figure(trainer, "filters", figure)
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write_atomically(folder / "figures" / "filters.png", as_png(figure))
+        keep_figure(trainer, folder, "filters", figure)
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         phases, done = phases_of(trainer), trainer.current_epoch + 1

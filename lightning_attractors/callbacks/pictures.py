@@ -16,14 +16,13 @@ from lightning_attractors.callbacks.drawings import (
     draw_mse,
     draw_patterns,
     draw_realisations,
+    draw_strip,
     draw_trajectories,
-    draw_triples,
 )
-from lightning_attractors.callbacks.output import log_figure, run_folder, write_atomically
+from lightning_attractors.callbacks.output import class_names, keep_figure, log_figure, run_folder
 from lightning_attractors.callbacks.robustness_trainer import pairs
 from lightning_attractors.contracts import (
     Pictured,
-    class_names_of,
     coupling_of,
     is_noisy,
     mse_over_time,
@@ -31,17 +30,16 @@ from lightning_attractors.contracts import (
     pictured,
 )
 from lightning_attractors.errors import require
-from lightning_attractors.writing import as_png
 
 _REALISATIONS = 30
 
 
 class AttractorPictures(Callback):
-    """Draws an attractor model's dynamics to TensorBoard, and after a test to ``figures/*.png`` too.
+    """Draws an attractor model's dynamics to the loggers, and after a test to ``figures/*.{png,pdf}`` too.
 
-    Trajectories of all nodes for a few images (the colour of a line is its final value), the image beside
-    its attractor and its final state, the attractor patterns and, where the module has them, the
-    eigenvalues of its ``coupling`` and after a test its ``mse_over_time()``. A module with an
+    A strip for a few images, from the image over its states to the attractor that these come to, trajectories
+    of all nodes (the colour of a line is its final value), the attractor patterns and, where the module has
+    them, the eigenvalues of its ``coupling`` and after a test its ``mse_over_time()``. A module with an
     ``observable(states)`` has its trajectories shown through it, under its ``observable_label``; one that
     ``is_noisy`` has thirty ``states(images, realisation=r)`` of one node drawn, with their standard
     deviation over time.
@@ -83,22 +81,20 @@ class AttractorPictures(Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and trainer.is_global_zero and not trainer.sanity_checking:
-            for name, figure in self.figures(pl_module, _class_names(trainer)).items():
+            for name, figure in self.figures(pl_module, class_names(trainer)).items():
                 log_figure(trainer, name, figure)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        folder = run_folder(trainer) / "figures"
+        folder = run_folder(trainer)
         curve = mse_over_time(pl_module)
         if not trainer.is_global_zero:
             return
-        figures = self.figures(pl_module, _class_names(trainer))
+        figures = self.figures(pl_module, class_names(trainer))
         if curve is not None:
             figures["mse_over_time"] = draw_mse(curve.cpu(), float(_model(pl_module).dt))
         for name, figure in figures.items():
-            log_figure(trainer, f"test/{name}", figure)
-            if trainer.fast_dev_run:  # type: ignore[attr-defined]
-                continue
-            write_atomically(folder / f"{name}.png", as_png(figure))
+            log_figure(trainer, name, figure)
+            keep_figure(trainer, folder, name, figure)
 
     def figures(self, module: L.LightningModule, class_names: Sequence[str] = ()) -> dict[str, Figure]:
         """All pictures of the module on the images seen last, by name; classes go by number without names."""
@@ -111,11 +107,10 @@ class AttractorPictures(Callback):
         images, labels = images.cpu(), labels.cpu()
         shape = tuple(images.shape[1:])
         names = class_names or [f"class {k}" for k in range(len(attractors))]
+        shown = [names[k] for k in labels]
         figures = {
-            "trajectories": draw_trajectories(
-                observable(states), [names[k] for k in labels], model.dt, label
-            ),
-            "final_states": draw_triples(images, attractors[labels], states[-1]),
+            "strip": draw_strip(images, states, attractors, labels.tolist(), names, model.dt),
+            "trajectories": draw_trajectories(observable(states), shown, model.dt, label),
             "attractors": draw_patterns(attractors, names, shape),
         }
         coupling, bound = coupling_of(module)
@@ -137,10 +132,6 @@ class AttractorPictures(Callback):
 
 def _model(module: L.LightningModule) -> Pictured:
     return pictured(module, "AttractorPictures")
-
-
-def _class_names(trainer: L.Trainer) -> Sequence[str]:
-    return class_names_of(trainer.datamodule)  # type: ignore[attr-defined]
 
 
 @torch.no_grad()

@@ -239,7 +239,8 @@ class RobustnessCurve(Callback):
             log_scalars(trainer, metrics)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    logger.log_hyperparams(dict(module.hparams_initial), metrics)
+                    own = {k: value for k, value in module.hparams_initial.items() if k != "_class_path"}
+                    logger.log_hyperparams(own, metrics)
         report.require_certificate()
 
     def _leave(
@@ -259,7 +260,7 @@ class RobustnessCurve(Callback):
             rank_zero_info(found.line(summary))
         else:
             self.certificate = summary
-        figures = draw(found)
+        figures = draw(found, summary)
         for ending, figure in figures.items():
             log_figure(trainer, f"robustness/{found.name}{ending}", figure)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]

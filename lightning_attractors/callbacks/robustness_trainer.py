@@ -208,6 +208,7 @@ def circumstances(trainer: L.Trainer, module: L.LightningModule, weights: str | 
     """Which module it was, and at which point."""
     return {
         "model": type(module).__name__,
+        "data": contracts.data_name(trainer.datamodule),  # type: ignore[attr-defined]
         "checkpoint": weights and Path(weights).name,
         "stage": trainer.state.fn and trainer.state.fn.value,
         "epoch": trainer.current_epoch,

@@ -22,7 +22,14 @@ from lightning_attractors.callbacks.equilibria import (
     spectral_scalars,
     summarize,
 )
-from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder, write_atomically
+from lightning_attractors.callbacks.output import (
+    class_names,
+    keep_figure,
+    log_figure,
+    log_scalars,
+    run_folder,
+    write_atomically,
+)
 from lightning_attractors.callbacks.traps import TrapReport, look_for_traps
 from lightning_attractors.certificates import EquilibriumCertificate, certify_equilibria, check_maps
 from lightning_attractors.contracts import (
@@ -56,7 +63,8 @@ class StabilityCertificate(Callback):
     spectral radius of the step map's, return time, both eigenvalue error bounds, and whether it is certified
     stable. Eigenvalues are proved for the Jacobian in float64; that it is the Jacobian, and that there is an
     equilibrium, rests on evaluations of the maps at random points about it
-    (:mod:`~lightning_attractors.certificates.equilibria`). The spectra go to TensorBoard as a figure.
+    (:mod:`~lightning_attractors.certificates.equilibria`). The spectra go to the loggers and, at the end, to
+    ``figures/spectra.{png,pdf}``.
 
     **Gain.** The module needs ``gain_bounds()``, which gives numbers by name that bound how much it can
     amplify a change of its input. They stand in ``stability.json`` under ``gain_bounds``; one that is not
@@ -113,9 +121,7 @@ class StabilityCertificate(Callback):
             "must be warn, stop or raise",
         )
         require(tolerance > 0, "tolerance", tolerance, "must be above 0")
-        self.every_n_epochs = every_n_epochs
-        self.on_violation = on_violation
-        self.tolerance = tolerance
+        self.every_n_epochs, self.on_violation, self.tolerance = every_n_epochs, on_violation, tolerance
         self._callables: dict[str, Callable[..., Tensor] | None] = {
             "equilibria": equilibria,
             "vector_field": vector_field,
@@ -168,9 +174,16 @@ class StabilityCertificate(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.traps or self._certified_step != trainer.global_step:
             self._certify(trainer, pl_module, "fit", self.traps)
+        self._keep_spectra(trainer)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._certify(trainer, pl_module, "test", self.traps)
+        self._keep_spectra(trainer)
+
+    def _keep_spectra(self, trainer: L.Trainer) -> None:
+        folder = run_folder(trainer)
+        if self.certificates is not None:  # on rank 0
+            keep_figure(trainer, folder, "spectra", draw_spectra(self.certificates, class_names(trainer)))
 
     def _certify(
         self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str, with_traps: bool = False
@@ -200,7 +213,7 @@ class StabilityCertificate(Callback):
         if failed:
             failures.append(f"equilibria {failed} are not certified stable")
         log_scalars(trainer, spectral_scalars(self.certificates))
-        log_figure(trainer, "stability/spectra", draw_spectra(self.certificates))
+        log_figure(trainer, "spectra", draw_spectra(self.certificates, class_names(trainer)))
         return summarize(self.certificates)
 
     def _report_gain(

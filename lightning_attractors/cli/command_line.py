@@ -13,7 +13,6 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -29,6 +28,7 @@ from lightning_attractors.callbacks import (
     Predictions,
     RobustnessCurve,
 )
+from lightning_attractors.cli.board import BoardLogger
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.completion import PrintCompletion
 from lightning_attractors.cli.config_files import config_parser
@@ -36,6 +36,7 @@ from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, l
 from lightning_attractors.cli.metrics_file import MetricsFile
 from lightning_attractors.cli.quiet import ParameterLine, quieten
 from lightning_attractors.cli.refusals import Beginning, refusal
+from lightning_attractors.cli.report import BoardReport
 from lightning_attractors.cli.results import write_results
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
@@ -77,7 +78,7 @@ from lightning_attractors.training import (
 from lightning_attractors.writing import remove_asides, run_folder
 
 _LOGGER: dict[str, Any] = {
-    "class_path": f"{TensorBoardLogger.__module__}.{TensorBoardLogger.__name__}",
+    "class_path": f"{BoardLogger.__module__}.{BoardLogger.__name__}",
     "init_args": {"save_dir": "runs", "name": "", "default_hp_metric": False},
 }
 _ABOUT = (
@@ -262,7 +263,8 @@ class AttractorsCLI(LightningCLI):
         if config.enable_checkpointing is not False:
             # The best one first: it is the trainer's checkpoint callback.
             extra += [self._get(self.config_init, "checkpoint"), LastCheckpoint(), OneProcess()]
-        extra += [SameOptimizer(), EndsBySignal()]
+        self.report = BoardReport(self.config[self.subcommand])
+        extra += [SameOptimizer(), EndsBySignal(), self.report]
         if not any(isinstance(callback, Predictions) for callback in given):
             extra.append(Predictions())
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
@@ -308,7 +310,7 @@ class AttractorsCLI(LightningCLI):
             seconds["test"] = time.monotonic() - self._started - seconds["training"]
         folder = self._leave_results(best, seconds)
         if self.trainer.is_global_zero:
-            print_summary(self.trainer, folder, seconds["training"])
+            self.report.finish(self.trainer, print_summary(self.trainer, folder, seconds["training"]))
 
     def _leave_results(self, weights: str | None, seconds: dict[str, float]) -> Path:
         """Write ``results.json``, and give the run's folder."""
@@ -328,6 +330,7 @@ class AttractorsCLI(LightningCLI):
         """Write ``results.json``, and say where it is."""
         seconds = {"test": time.monotonic() - self._started}
         folder = self._leave_results(self.config_init[self.subcommand].ckpt_path, seconds)
+        self.report.finish(self.trainer)
         if self.trainer.is_global_zero:
             print(f"results are in {folder}")
 

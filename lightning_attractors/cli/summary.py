@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -26,13 +27,16 @@ _METRICS = {
 }
 
 
-def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> None:
+def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> list[tuple[Any, ...]]:
     """Print test metrics, the verdict on stability, the training time and where everything is.
 
     Args:
         trainer: the trainer after ``fit`` and ``test``.
         folder: the run's folder.
         training_seconds: wall-clock time of the training.
+
+    Returns:
+        The rows of the table.
     """
     table = Table(title="Run finished", show_header=False, title_justify="left")
     table.add_column(style="bold")
@@ -74,6 +78,7 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
     Console().print(table)
     for label, path in files.items():  # outside of the table, whose width would break them
         print(f"{label:<{max(map(len, files))}}  {path}")
+    return list(zip(*(column.cells for column in table.columns), strict=True))
 
 
 def _brief(path: Path) -> str:

@@ -213,7 +213,7 @@ def pictured(module: Any, setting: str) -> Pictured:
 
 def observable_of(module: Any) -> tuple[Callable[[Tensor], Tensor], str]:
     """What is shown of a module's states, and its name: the states themselves if it does not say."""
-    label: str = getattr(module, "observable_label", "x_i(t)")
+    label: str = getattr(module, "observable_label", "$x_i(t)$")
     return getattr(module, "observable", lambda states: states), label
 
 
@@ -338,3 +338,29 @@ def samplers_of(loader: Any) -> list[Any]:
     """What chooses the examples of a loader: its sampler, and that within its batch sampler."""
     holders: tuple[Any, ...] = (loader, getattr(loader, "batch_sampler", None))
     return [holder.sampler for holder in holders if _has(holder, "sampler")]
+
+
+def takes_figures(logger: Any) -> Callable[[str, Any, int], Any] | None:
+    """How to send a logger a figure of matplotlib: by name, itself and the step; None for no way.
+
+    TensorBoard's loggers add figures to their ``experiment``, Weights & Biases' take ``log_image``, MLflow's
+    ``experiment`` keeps them as files of the run, Comet's under their names.
+    """
+    experiment: Any = getattr(logger, "experiment", None)
+    if _has(experiment, "add_figure"):
+        return lambda name, figure, step: experiment.add_figure(name, figure, global_step=step)
+    if _has(logger, "log_image"):
+        return lambda name, figure, step: logger.log_image(key=name, images=[figure], step=step)
+    if not _has(experiment, "log_figure"):
+        return None
+    if _has(logger, "run_id"):
+        return lambda name, figure, step: experiment.log_figure(logger.run_id, figure, f"{name}.png")
+    return lambda name, figure, step: experiment.log_figure(figure_name=name, figure=figure, step=step)
+
+
+def data_name(data: Any) -> str:
+    """What a data module's data are called: by its ``name``, else after its class; empty for none."""
+    name = getattr(data, "name", None)
+    if data is None or isinstance(name, str):
+        return name or ""
+    return type(data).__name__.removesuffix("DataModule") or type(data).__name__

@@ -90,7 +90,7 @@ class CVFR(AttractorClassifier):
     # Accuracies reach their ceiling long before the last trajectories have settled.
     monitor = "val/loss"
     monitor_mode = "min"
-    observable_label = "f(x_i(t))"
+    observable_label = "$f(x_i(t))$"
 
     def __init__(
         self,

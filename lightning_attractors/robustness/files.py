@@ -10,30 +10,33 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lightning_attractors.figures import write_figure
 from lightning_attractors.robustness.drawings import draw
 from lightning_attractors.robustness.report import AttackReport, CertificateReport, Report
 from lightning_attractors.robustness.smoothed import SmoothedReport
 from lightning_attractors.robustness.summaries import versions
-from lightning_attractors.writing import as_png, csv_table, write_atomically
+from lightning_attractors.writing import csv_table, write_atomically
 
 
 def write_report(report: Report, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
     """Write everything there is into a folder.
 
     Of every attack ``<attack>.csv`` (accuracies per strength), ``<attack>_radii.csv`` (one row per image),
-    ``<attack>.json`` (R and all that it depends on), ``<attack>.png`` and ``<attack>_gallery.png``; of the
-    certificate ``certified.{csv,json,png}``, and of the smoothed classifier ``smoothed.{csv,json,png}``.
+    ``<attack>.json`` (R and all that it depends on), and ``<attack>`` and ``<attack>_gallery`` as PNG and
+    PDF; of the certificate ``certified``, and of the smoothed classifier ``smoothed``, as CSV, JSON, PNG and
+    PDF.
 
     Args:
         report: of :func:`~lightning_attractors.robustness.measure`.
         folder: is made if it is not there.
-        about: what else the summaries should say, of the classifier for instance.
+        about: what else the summaries should say, of the classifier for instance; titles have its
+            ``model`` and ``data``.
     """
     for found in [report.certificate, report.smoothed, *report.attacks.values()]:
         if found is None:
             continue
         summary = found.summary(report.settings, {**(about or {}), "versions": versions()})
-        write_result(found, Path(folder), summary, draw(found))
+        write_result(found, Path(folder), summary, draw(found, about))
 
 
 def write_result(
@@ -45,9 +48,10 @@ def write_result(
     """Write the tables, the summary and the pictures of one attack, or of a certificate."""
     contents: dict[str, str | bytes] = {f"{end}.csv": table for end, table in tables(found).items()}
     contents[".json"] = json.dumps(summary, indent=2) + "\n"
-    contents |= {f"{end}.png": as_png(figure) for end, figure in figures.items()}
     for ending, content in contents.items():
         write_atomically(folder / f"{found.name}{ending}", content)
+    for ending, figure in figures.items():
+        write_figure(folder / f"{found.name}{ending}", figure)
 
 
 def tables(found: AttackReport | CertificateReport | SmoothedReport) -> dict[str, str]:

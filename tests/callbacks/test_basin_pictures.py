@@ -46,7 +46,7 @@ def test_a_test_leaves_the_picture_with_the_radii_that_hold(tmp_path, monkeypatc
     monkeypatch.setattr(f"{room}.log_figure", lambda trainer, name, figure: shown.append(name))
     quiet_trainer(tmp_path, [BasinPictures(num_images=2)]).test(model, loader, verbose=False)
     assert (tmp_path / "figures" / "basins.png").read_bytes().startswith(b"\x89PNG")
-    assert shown == ["test/basins"]
+    assert shown == ["basins"]
     basins, norm = drawn
     assert norm == "l2"
     assert len(basins) == len(labels[1:].unique())
@@ -87,12 +87,12 @@ def texts(axis):
 def test_it_says_when_the_tube_is_in_the_trap_and_where_the_attack_succeeds():
     figure = draw_basins([basin(), basin(attacked=math.inf, trap=None)], "l2")
     first, second = flight_axes(figure)
-    assert texts(first) == ["all caught at t = 1.5"]
+    assert texts(first) == ["all caught at $t = 1.5$"]
     assert first.get_xlim() == pytest.approx((0, 2.0))
     assert texts(second) == []
     assert texts(figure.axes[2]) == ["0.4", "0.9"]
     assert texts(figure.axes[5]) == ["0.4", "none to 3"]
-    assert figure.axes[5].get_xlabel() == "L2 distance from the image"
+    assert figure.axes[5].get_xlabel() == "$L_2$ distance from the image"
     assert "trap: from here all ends at the attractor, proved" in [
         text.get_text() for text in figure.legends[0].texts
     ]

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from lightning_attractors.callbacks.drawings import draw_realisations, draw_trajectories, draw_triples
+from lightning_attractors.callbacks.drawings import (
+    draw_mse,
+    draw_realisations,
+    draw_strip,
+    draw_trajectories,
+    end_of_action,
+)
+from lightning_attractors.figures import ATTACK
 
 
 def test_the_drawn_node_is_the_one_that_varies_most():
@@ -21,17 +28,51 @@ def test_lines_are_coloured_by_their_final_value():
     assert high[0] > high[2]  # red where it ends high
 
 
-def test_triples_show_image_attractor_and_final_state():
-    image, attractor, final = torch.rand(1, 1, 2, 3), torch.rand(1, 6), torch.rand(1, 6)
-    axes = draw_triples(image, attractor, final).axes
-    shown = [torch.as_tensor(axis.images[0].get_array().data).flatten() for axis in axes]
-    for picture, expected in zip(shown, (image, attractor, final), strict=True):
-        torch.testing.assert_close(picture.float(), expected.flatten())
+def shown(axis):
+    return torch.as_tensor(axis.images[0].get_array().filled(-9.0)).float()
 
 
-def test_nodes_that_are_no_pixels_are_shown_row_by_row():
-    image, attractor = torch.rand(1, 3, 2, 2), torch.arange(7.0)
-    shown = draw_triples(image, attractor[None], attractor[None]).axes[2].images[0].get_array()
-    assert shown.shape == (3, 3)
-    assert shown.compressed().tolist() == attractor.tolist()  # what is masked stays blank
-    assert shown.mask.flatten().tolist() == [False] * 7 + [True] * 2
+def strip(states, attractors, images=None, labels=(0,)):
+    images = torch.rand(1, 1, 2, 3) if images is None else images
+    figure = draw_strip(images, states, attractors, labels, ["A", "B"], 0.1)
+    return figure, [axis for axis in figure.axes if axis.images]
+
+
+def test_a_strip_goes_from_the_image_over_its_states_to_the_attractor_that_they_reach():
+    image, attractors = torch.rand(1, 1, 2, 3), torch.rand(2, 6)
+    way = torch.tensor([1, 0.8, 0.6, 0.3, 0.05, 0])[:, None, None]
+    states = attractors[1] + way * (image.flatten() - attractors[1])
+    figure, axes = strip(states, attractors, image)
+    for axis, expected in (
+        (axes[0], image),
+        (axes[1], image),
+        (axes[-2], states[-1]),
+        (axes[-1], attractors[1]),
+    ):
+        torch.testing.assert_close(shown(axis).flatten(), expected.float().flatten())
+    titles = [axis.get_title() for axis in axes]
+    assert titles == ["image", "$t = 0$", "$t = 0.2$", "$t = 0.3$", "$t = 0.4$", "$t = 0.5$", "attractor"]
+    ends = axes[0].yaxis.label, axes[-1].yaxis.label
+    assert [label.get_text() for label in ends] == ["A", "B"]
+    assert ends[1].get_color() == ATTACK  # not where it should have come to
+    words = figure.get_supxlabel()
+    assert "code that we chose" in " ".join(words.split())
+    assert words.startswith("The pixels of an image are the start")
+
+
+def test_nodes_that_are_no_pixels_are_shown_row_by_row_and_called_so():
+    attractors = torch.arange(14.0).view(2, 7)
+    figure, axes = strip(attractors[:1].repeat(3, 1, 1), attractors, torch.rand(1, 3, 2, 2))
+    assert shown(axes[-1]).flatten().tolist() == [*attractors[0].tolist(), -9, -9]  # what is masked is blank
+    assert figure.get_supxlabel().startswith("What a network makes of an image is")
+
+
+def test_the_time_axis_ends_soon_after_the_action():
+    decaying = torch.exp(-torch.arange(401.0) * 0.1)[:, None, None].repeat(1, 1, 4)
+    assert end_of_action(decaying) == 60  # a quarter after step 47, where 0.99 of the way are gone
+    assert draw_trajectories(decaying, ["A"], 0.1).axes[0].get_xlim() == pytest.approx((0, 6.0))
+    noise = torch.randn(101, 1, 4, generator=torch.Generator().manual_seed(0))
+    assert end_of_action(noise) == 100
+    assert end_of_action(torch.full((5, 2, 3), torch.nan)) == 4
+    assert end_of_action(torch.ones(5, 2, 3)) == 1
+    assert draw_mse(decaying[:, 0, 0] + 1e-3, 0.1).axes[0].get_xlim()[1] < 15

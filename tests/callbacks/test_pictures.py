@@ -19,9 +19,10 @@ def test_a_test_leaves_every_picture_in_the_runs_folder(tmp_path):
         SANODE(3, (1, 7, 7), steps=4), LettersDataModule(letters="ABC", n_test=12), verbose=False
     )
     names = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    expected = ["attractors", "eigenvalues", "final_states", "mse_over_time", "trajectories"]
-    assert names == [f"{name}.png" for name in expected]
-    assert all((tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in names)
+    expected = ["attractors", "eigenvalues", "mse_over_time", "strip", "trajectories"]
+    assert names == [f"{name}.{kind}" for name in expected for kind in ("pdf", "png")]
+    begin = {".png": b"\x89PNG", ".pdf": b"%PDF"}
+    assert all(path.read_bytes().startswith(begin[path.suffix]) for path in (tmp_path / "figures").iterdir())
 
 
 def test_a_noisy_model_has_its_realisations_drawn(tmp_path):
@@ -59,7 +60,7 @@ def test_batches_that_are_no_pairs_need_a_callable():
         else:
             model = OfDicts(3, (1, 7, 7), steps=2)
             trainer.validate(model, loader, verbose=False)
-            assert "final_states" in pictures.figures(model)
+            assert "strip" in pictures.figures(model)
 
 
 class Plain(L.LightningModule):

@@ -14,7 +14,7 @@ SHIPPED = HELPERS.parents[1] / "configs"
 @pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
 def test_a_run_is_named_after_its_config_file(subcommand, capsys):
     given = logger(capsys, "--config", LETTERS, subcommand=subcommand)
-    assert given["class_path"] == "lightning.pytorch.loggers.TensorBoardLogger"
+    assert given["class_path"] == "lightning_attractors.cli.board.BoardLogger"
     expected = {"save_dir": "runs", "name": "sa_node_letters", "default_hp_metric": False}
     assert expected.items() <= given["init_args"].items()
 

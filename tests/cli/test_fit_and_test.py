@@ -43,9 +43,14 @@ def test_a_run_leaves_everything_in_one_folder(capsys):
     assert report["stage"] == "test"
     tags = [EventAccumulator(str(path)).Reload().Tags() for path in RUN.glob("events*")]
     names = {name for tag in tags for name in tag["scalars"]}
-    assert {"train/loss", "val/accuracy", "test/attractor_accuracy", "stability/abscissa"} <= names
+    assert {"train/loss", "val/accuracy", "stability/abscissa"} <= names
+    assert not [name for name in names if name == "epoch" or name.startswith("test/")]
     images = {name for tag in tags for name in tag["images"]}
-    assert {"stability/spectra", "test/trajectories", "test/final_states", "test/mse_over_time"} <= images
+    read = ["1_strip", "2_trajectories", "3_attractors", "4_spectra", "5_eigenvalues", "6_mse_over_time"]
+    assert sorted(images) == [f"attractors/{name}" for name in read]
+    pages = [name for tag in tags for name in tag["tensors"] if name.startswith("report/")]
+    told = ["1_what_was_run", "2_results", "3_words"]
+    assert sorted(pages) == [f"report/{name}/text_summary" for name in told]
     table = capsys.readouterr().out
     said = ["attractor accuracy H", "overlap m_f", "5/5, worst eigenvalue -", "training time", "tensorboard"]
     assert all(words in table for words in said)

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from robustness_runs import Bright, pictures
 
-from lightning_attractors.robustness import fit_logistic
-from lightning_attractors.robustness.drawings import draw_curve
+from lightning_attractors.robustness import Certificate, MeasureSettings, fit_logistic, measure
+from lightning_attractors.robustness.drawings import draw, draw_curve
 from lightning_attractors.robustness.report import Curve
 
 
@@ -19,9 +20,47 @@ def test_strengths_of_both_signs_are_drawn_in_order_with_R_on_either_side():
         assert drawn == dict(zip(strengths[keep].tolist(), accuracy[keep].tolist(), strict=True))
 
 
-def test_a_plot_without_images_that_count_shows_all_images_even_at_one_strength():
-    nothing = torch.full((1,), torch.nan, dtype=torch.float64)
-    found = Curve(torch.tensor([0.1], dtype=torch.float64), torch.tensor([0.4], dtype=torch.float64), nothing)
-    (line,) = draw_curve("FGSM", found, None, 0.8, 0, "linf").axes[0].lines
-    assert (line.get_label(), line.get_ydata().tolist()) == ("all images", [pytest.approx(0.4)])
-    assert line.get_marker() == "o"
+def seen(axis):
+    """Lines of which there is something to see, by their labels."""
+    lines = [line for line in axis.lines if torch.as_tensor(line.get_ydata()).isfinite().sum() > 0]
+    return {line.get_label() for line in lines if len(line.get_xdata()) > 1 or line.get_marker() == "o"}
+
+
+def figure_of(attacks, strengths=None, confidence=0.5, certificate=None, about=None):
+    settings = MeasureSettings(confidence=confidence, masking=False)
+    told = measure(Bright().eval(), [pictures()], attacks, strengths, settings, certificate or Certificate())
+    return draw(next(iter(told.attacks.values())), about)[""].axes[0]
+
+
+def test_a_plot_is_never_blank_and_says_why_there_is_no_R():
+    unsure = figure_of(["pgd_radius"], confidence=1.0)
+    assert "all images" in seen(unsure)
+    assert "no R: no image is classified correctly" in " ".join(unsure.texts[0].get_text().split())
+    assert "all images" in seen(figure_of(["replace_pixels"], [0.3]))
+
+
+def test_titles_name_model_data_and_norm_and_axes_what_strength_is():
+    about = {"model": "SANODE", "data": "MNIST", "split": "val"}
+    axis = figure_of(["pgd_radius"], about=about)
+    assert axis.get_title() == r"SANODE on MNIST (val images): pgd_radius in $L_\infty$"
+    assert r"distance in $L_\infty$" in axis.get_xlabel()
+    assert figure_of(["replace_pixels"], [0.1, 0.3]).get_title() == "replace_pixels"
+
+
+def test_the_certified_curve_is_below_the_attacked_one():
+    def exact(images, labels):
+        return (images.double().mean(dim=(1, 2, 3)) - 0.5).abs() * (1 - 1e-6)
+
+    for confidence in (0.5, 1.0):  # where images count, and where none does
+        axis = figure_of(["pgd_radius"], confidence=confidence, certificate=Certificate(exact))
+        (certified,) = (line for line in axis.lines if "certified" in line.get_label())
+        attacked = axis.lines[0]
+        assert "no attack gets below" in certified.get_label()
+        assert (certified.get_ydata() <= attacked.get_ydata() + 1e-9).all()
+        assert certified.get_ydata()[0] == pytest.approx(1)
+
+
+def test_the_axis_ends_where_the_curve_does():
+    axis = figure_of(["pgd_radius"])
+    ends = [line.get_xdata()[-1] for line in axis.lines[:2]]
+    assert axis.get_xlim()[1] <= 1.05 * max(ends)

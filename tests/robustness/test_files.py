@@ -17,7 +17,9 @@ def test_a_report_is_written_whole(tmp_path):
     report = measure(model, [pictures()], attacks, [0.1, 0.3], settings, Certificate(exact))
     write_report(report, tmp_path, {"model": "Bright"})
     names = {path.name for path in tmp_path.iterdir()}
-    assert names >= {f"{name}.{end}" for name in (*attacks, "certified") for end in ("csv", "json", "png")}
+    assert names >= {
+        f"{name}.{end}" for name in (*attacks, "certified") for end in ("csv", "json", "png", "pdf")
+    }
     assert {"pgd_radius_radii.csv", "pgd_radius_gallery.png"} <= names
     summary = json.loads((tmp_path / "pgd_radius.json").read_text())
     assert summary["R"] == report.attacks["pgd_radius"].robustness

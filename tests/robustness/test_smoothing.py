@@ -212,7 +212,7 @@ def test_a_certificate_in_l2_stands_beside_the_smoothed_one(tmp_path):
     assert smoothed().itself(torch.ones(1)) is None
     write_report(report, tmp_path)
     names = {path.name for path in tmp_path.glob("smoothed*")}
-    assert names == {"smoothed.csv", "smoothed.json", "smoothed.png"}
+    assert names == {f"smoothed.{end}" for end in ("csv", "json", "png", "pdf")}
 
 
 def test_two_processes_that_share_find_what_one_does():

@@ -1,0 +1,74 @@
+"""How every figure looks, and how it is kept: one style, one set of colours, PNG and PDF."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from lightning_attractors.norms import NormName
+from lightning_attractors.writing import write_atomically
+
+P = ParamSpec("P")
+Drawn = TypeVar("Drawn")
+
+COLUMN, PAGE = 3.4, 7.1  # inches: one column of a paper, and both
+
+# Okabe and Ito's, which people tell apart who see no red or green; with what they stand for in all figures
+OWN, ATTACK, PROVED, FIT, CHANCE, OTHER = "#0072B2", "#D55E00", "#009E73", "#333333", "#CC79A7", "#9A9A9A"
+SEQUENCE = [OWN, "#E69F00", PROVED, ATTACK, "#56B4E9", CHANCE, "#8C6D31", "#5E4FA2", FIT, "#B8B800"]
+DIVERGING = "coolwarm"  # of the states of nodes
+SYMBOLS: dict[NormName, str] = {"linf": r"$L_\infty$", "l2": "$L_2$"}
+
+STYLE: Any = {  # Any: the type of its keys is another one in every version of matplotlib
+    "figure.dpi": 120,
+    "savefig.dpi": 240,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are the same everywhere
+    "mathtext.fontset": "dejavusans",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "axes.prop_cycle": f"cycler('color', {SEQUENCE})",
+    "image.interpolation": "nearest",
+    "pdf.fonttype": 42,  # letters that stay letters: some journals take no other
+}
+
+
+def in_style(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
+    """A function that draws, in the style whatever the user's own settings are."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments: P.args, **settings: P.kwargs) -> Drawn:
+        with matplotlib.rc_context(STYLE):
+            return draw(*arguments, **settings)
+
+    return drawn
+
+
+@in_style
+def as_file(figure: Figure, kind: str) -> bytes:
+    """The content of a file with the figure; ``kind`` is ``png`` or ``pdf``."""
+    content = io.BytesIO()
+    # without the time, so that the same figure is the same file
+    figure.savefig(content, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
+    return content.getvalue()
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as ``path.png``, to look at, and ``path.pdf``, to print, each whole or not at all."""
+    for kind in ("png", "pdf"):
+        write_atomically(path.with_name(f"{path.name}.{kind}"), as_file(figure, kind))
