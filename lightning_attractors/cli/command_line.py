@@ -1,4 +1,4 @@
-"""The command line: ``python -m lightning_attractors fit|validate|test|predict``."""
+"""The command line: ``python -m lightning_attractors fit|validate|test|predict|export``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from lightning_attractors.callbacks import (
 )
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.config_files import config_parser
+from lightning_attractors.cli.export import EXPORT, export_checkpoint, export_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
 from lightning_attractors.cli.refusals import Beginning, refusal
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
@@ -79,14 +80,17 @@ def run() -> None:
     beginning = Beginning()
     try:
         with ended_by_signals():
-            AttractorsCLI(
-                beginning,
-                trainer_class=TwoPhaseTrainer,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-            )
+            if sys.argv[1:2] == ["export"]:
+                export_checkpoint(sys.argv[2:])
+            else:
+                AttractorsCLI(
+                    beginning,
+                    trainer_class=TwoPhaseTrainer,
+                    subclass_mode_model=True,
+                    subclass_mode_data=True,
+                    seed_everything_default=0,
+                    auto_configure_optimizers=False,
+                )
     except BaseException as error:
         if (signal := ended(error)) is not None:
             if is_first_process():
@@ -128,6 +132,12 @@ class AttractorsCLI(LightningCLI):
         known = LightningCLI.subcommands()
         asked = known.keys() & set(sys.argv[1:2])
         return {name: known[name] for name in asked or known}
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        there = parser._subcommands_action
+        if there is not None and len(self.subcommands()) > 1:  # all are made, for who asks what there is
+            there.add_subcommand("export", export_parser(), help=EXPORT)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return config_parser(**kwargs)
