@@ -53,11 +53,13 @@ def model_of(path: Path) -> L.LightningModule:
     content = torch.load(path, map_location="cpu", weights_only=True)
     settings = dict(content.get("hyper_parameters") or {})
     settings.pop("_instantiator", None)
-    settings.setdefault("_class_path", f"{models.__name__}.{content.get('model_class')}")
+    if "model_class" in content:  # of a model of this package, made in Python
+        settings.setdefault("_class_path", f"{models.__name__}.{content['model_class']}")
+    name = settings.get("_class_path")
+    require(name is not None, "ckpt_path", str(path), "must name the class of its model, as those of runs do")
     try:
         model = instantiate_module(L.LightningModule, settings)
     except Exception as error:  # of the parser, or of any class that the settings name
-        name = settings["_class_path"]
         valid = f"must hold the settings of its {name} ({' '.join(str(error).split())[:200]})"
         raise SettingError("ckpt_path", str(path), valid) from error
     model.on_load_checkpoint(content)

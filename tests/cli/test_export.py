@@ -66,21 +66,22 @@ def test_what_cannot_be_exported_is_said_in_one_line():
     wrong = refused("export", "--ckpt_path", noisy, "--output", "folder.onnx")
     assert wrong == "error: output='folder.onnx': must be a file: there is a folder of that name"
     content = torch.load(noisy, weights_only=True)
+    torch.save({**content, "model_class": "CVFRR"}, "other.ckpt")
+    wrong = refused("export", "--ckpt_path", "other.ckpt")
+    assert wrong.startswith(
+        "error: ckpt_path='other.ckpt': must hold the settings of its lightning_attractors.models.CVFRR"
+    )
     del content["hyper_parameters"], content["model_class"]
     torch.save(content, "bare.ckpt")
     wrong = refused("export", "--ckpt_path", "bare.ckpt")
-    assert wrong.startswith("error: ckpt_path='bare.ckpt': must hold the settings of its model")
+    assert wrong.startswith("error: ckpt_path='bare.ckpt': must name the class of its model")
     Path("file").touch()
     wrong = refused(
         "export", "--ckpt_path", saved(small_model("BackpropCNN")[0]), "--output", "file/model.onnx"
     )
     assert "file" in wrong
-    assert sorted(path.name for path in Path().rglob("*")) == [
-        "bare.ckpt",
-        "file",
-        "folder.onnx",
-        "model.ckpt",
-    ]
+    left = sorted(path.name for path in Path().rglob("*"))
+    assert left == ["bare.ckpt", "file", "folder.onnx", "model.ckpt", "other.ckpt"]
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("export", "--help")])
