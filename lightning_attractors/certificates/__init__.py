@@ -15,6 +15,7 @@ from lightning_attractors.certificates.equilibria import (
 from lightning_attractors.certificates.faithful import interval_logits, l2_logits, require_faithful
 from lightning_attractors.certificates.flights import Flight, flight
 from lightning_attractors.certificates.float32_errors import Evaluation
+from lightning_attractors.certificates.graph_radii import GraphRadius, l2_graph_radius, linf_graph_radius
 from lightning_attractors.certificates.guards import (
     computes_as,
     convolves_by_sums,
@@ -51,6 +52,7 @@ __all__ = [
     "EquilibriumCertificate",
     "Evaluation",
     "Flight",
+    "GraphRadius",
     "NormName",
     "Point",
     "Spectrum",
@@ -73,10 +75,12 @@ __all__ = [
     "interval_verified",
     "isometry",
     "jacobian",
+    "l2_graph_radius",
     "l2_logits",
     "l2_radii",
     "largest_size",
     "linf_box",
+    "linf_graph_radius",
     "lipschitz_bounds",
     "lipschitz_radii",
     "margin_constants",

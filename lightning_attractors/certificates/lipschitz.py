@@ -104,7 +104,7 @@ def pair_radii(logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
     Returns:
         Shape (B,), float64; 0 where the label does not win, infinite where no logit can catch up.
     """
-    return _smallest(_margins(logits, labels), constants[labels], labels)
+    return smallest_radii(_margins(logits, labels), constants[labels], labels)
 
 
 @torch.no_grad()
@@ -141,7 +141,7 @@ def l2_radii(
         # no difference of two logits is off by more than √2 times their error
         lost, per_unit = math.sqrt(2) * logits.error.T[:, :, None]
         sure = _margins(logits.value, classes) - lost
-        return _smallest(sure, constants[classes] + per_unit, classes).clamp(max=FARTHEST)
+        return smallest_radii(sure, constants[classes] + per_unit, classes).clamp(max=FARTHEST)
 
     with torch.autocast(images.device.type, enabled=False):
         parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
@@ -153,7 +153,7 @@ def _margins(logits: Tensor, labels: Tensor) -> Tensor:
     return exact.gather(1, labels[:, None]) - exact
 
 
-def _smallest(margins: Tensor, rates: Tensor, labels: Tensor) -> Tensor:
-    """The smallest margin over rate of a class other than the label, shape (B,), of margins (B, K)."""
+def smallest_radii(margins: Tensor, rates: Tensor, labels: Tensor) -> Tensor:
+    """The smallest margin over rate of a class other than the label, shape (B,), of both (B, K)."""
     radii = (margins / rates).scatter(1, labels[:, None], math.inf).amin(dim=1)
     return radii.nan_to_num(nan=0.0, posinf=math.inf).clamp(min=0) * (1 - _SAFETY)

@@ -42,7 +42,7 @@ from lightning_attractors.norms import NORMS, NormName
 # Far above the rounding of float64 in what is computed here.
 _SAFETY = 1e-9
 # n of γ_n on top of the products: 4 for the flow map's argument, 1 for second order.
-_FLOW_OPERATIONS = 5
+FLOW_OPERATIONS = 5
 
 
 @torch.no_grad()
@@ -116,7 +116,7 @@ def lipschitz_radii(
     """
     constant = backbone_constant
     require(0 < constant < math.inf, "backbone_constant", constant, "must be above 0 and finite")
-    products = accumulated(layer.linear.in_features + _FLOW_OPERATIONS)
+    products = accumulated(layer.linear.in_features + FLOW_OPERATIONS)
     # rounding in the layer grows with |x|, which grows with the radius
     constants = margin_constants(layer, head, norm, gain) + products * margin_constants(layer, head)
 
@@ -139,15 +139,30 @@ def _sure_margins(layer: NMODELayer, head: nn.Linear, features: Tensor, labels: 
     inner, offset = parameters(layer.linear, torch.float64)
     weight, bias = parameters(head, torch.float64)
     logits = functional.linear(flow(functional.linear(features, inner, offset)), weight, bias)
-    shares = accumulated(inner.shape[1] + _FLOW_OPERATIONS) / accumulated(inner.shape[1])
-    largest = features.abs().amax(dim=1, keepdim=True)
+    errors = rounding_of_margins(layer, head, features.abs().amax(dim=1, keepdim=True), labels)
+    return (logits.gather(1, labels[:, None]) - logits - errors).nan_to_num(nan=-math.inf)
+
+
+@torch.no_grad()
+def rounding_of_margins(layer: NMODELayer, head: nn.Linear, largest: Tensor, labels: Tensor) -> Tensor:
+    """Bound of the float32 error of each margin of head(layer(features)), shape (B, K), float64.
+
+    Args:
+        layer: one with a flow map.
+        head: the linear layer behind it, to K logits.
+        largest: the largest size of a feature, shape (B, 1), float64.
+        labels: the classes, shape (B,).
+    """
+    flow = _checked(layer, head)
+    inner, offset = parameters(layer.linear, torch.float64)
+    weight, bias = parameters(head, torch.float64)
+    shares = accumulated(inner.shape[1] + FLOW_OPERATIONS) / accumulated(inner.shape[1])
     currents = shares * affine_error(inner, offset, largest)
     currents = currents.masked_fill(affine_error(inner, offset, largest + FARTHEST).isinf(), math.inf)
     outputs = flow.gain * currents + FLOW_VALUE_ERROR
     errors = for_label(outputs @ spreads(weight).T, labels)
     size = max(abs(flow.lowest), abs(flow.highest)) + FLOW_VALUE_ERROR
-    errors = errors + margin_error(weight, bias, torch.full_like(outputs, size), labels)
-    return (logits.gather(1, labels[:, None]) - logits - errors).nan_to_num(nan=-math.inf)
+    return errors + margin_error(weight, bias, torch.full_like(outputs, size), labels)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The command line: ``attractors fit|validate|test|predict``, or ``python -m lightning_attractors``."""
+"""The command line: ``attractors fit|validate|test|predict|export``, or ``python -m lightning_attractors``."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from lightning_attractors.cli.board import BoardLogger
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.completion import PrintCompletion
 from lightning_attractors.cli.config_files import config_parser
+from lightning_attractors.cli.export import EXPORT, export_checkpoint, export_parser
 from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
 from lightning_attractors.cli.metrics_file import MetricsFile
 from lightning_attractors.cli.quiet import ParameterLine, quieten
@@ -65,6 +66,7 @@ from lightning_attractors.cli.settings import (
 from lightning_attractors.cli.signals import EndsBySignal, ended, ended_by_signals
 from lightning_attractors.cli.summary import print_summary
 from lightning_attractors.cli.told_by_data import LINKED, told
+from lightning_attractors.cli.usage import program
 from lightning_attractors.contracts import best_weights
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.training import (
@@ -87,17 +89,15 @@ _ABOUT = (
 )
 
 
-def program() -> str:
-    """How the command line was called, for its usage."""
-    return "python -m lightning_attractors" if Path(sys.argv[0]).name == "__main__.py" else "attractors"
-
-
 def run() -> None:
     """Run the command line; errors made for people, and all before the first batch, are one line."""
     quieten()
     beginning = Beginning()
     try:
         with ended_by_signals():
+            if sys.argv[1:2] == ["export"]:
+                export_checkpoint(sys.argv[2:])
+                return
             AttractorsCLI(
                 beginning,
                 trainer_class=TwoPhaseTrainer,
@@ -149,6 +149,12 @@ class AttractorsCLI(LightningCLI):
         known = LightningCLI.subcommands()
         asked = known.keys() & set(sys.argv[1:2])
         return {name: known[name] for name in asked or known}
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        there = parser._subcommands_action
+        if there is not None and len(self.subcommands()) > 1:  # all are made, for who asks what there is
+            there.add_subcommand("export", export_parser(), help=EXPORT)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return config_parser(**kwargs)

@@ -6,7 +6,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -15,6 +14,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback
 
 from lightning_attractors.cli.board import BoardLogger, flat_settings
+from lightning_attractors.cli.usage import program
 from lightning_attractors.robustness import versions
 
 _WORDS = {
@@ -71,11 +71,9 @@ class BoardReport(Callback):
 
     def _about(self, trainer: L.Trainer, module: L.LightningModule) -> list[tuple[str, Any]]:
         parameters = sum(parameter.numel() for parameter in module.parameters())
-        called = Path(sys.argv[0]).name
-        program = "python -m lightning_attractors" if called == "__main__.py" else called
         found, device = versions(), trainer.strategy.root_device.type
         return [
-            ("command", f"`{program} {shlex.join(sys.argv[1:])}`"),
+            ("command", f"`{program()} {shlex.join(sys.argv[1:])}`"),
             ("model", f"{self.settings.get('model', type(module).__name__)}, {parameters:,} parameters"),
             ("data", self.settings.get("data", "")),
             ("seed", self.settings.get("seed", "")),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -50,6 +52,11 @@ class OneLineParser(LightningArgumentParser):
         if not self.exit_on_error:  # the parser of a class, amid another one
             super().error(f"{_OPEN}{line}{_CLOSE}", ex)
         raise UsageError(line) from ex
+
+
+def program() -> str:
+    """How the command line was called, for its usage."""
+    return "python -m lightning_attractors" if Path(sys.argv[0]).name == "__main__.py" else "attractors"
 
 
 def subparsers(parser: Any) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+_UNROLLED = 4  # steps that a graph holds one by one: a loop takes seconds to trace, and each of these one
+
 VectorField = Callable[[Tensor], Tensor]
 Step = Callable[[VectorField, Tensor, float], Tensor]
 IntegratorName = Literal["euler", "heun", "rk4"]
@@ -78,6 +80,25 @@ def trajectory(field: VectorField, x: Tensor, dt: float, steps: int, step: Step 
 
 def integrate(field: VectorField, x: Tensor, dt: float, steps: int, step: Step = euler) -> Tensor:
     """State after ``steps`` steps of length ``dt`` from x, same shape as x."""
+    if torch.compiler.is_exporting():
+        return loop(lambda state: step(field, state, dt), x, steps)
     for _ in range(steps):
         x = step(field, x, dt)
     return x
+
+
+def loop(once: Callable[[Tensor], Tensor], x: Tensor, count: int) -> Tensor:
+    """``once`` of x so many times over, in a graph that is exported: beyond a few, by a loop in it.
+
+    Args:
+        once: gives a new tensor of the shape of x, and writes to none from outside.
+        x: the first one.
+        count: at least 1.
+    """
+    if count <= _UNROLLED:
+        for _ in range(count):
+            x = once(x)
+        return x
+    start = torch.zeros((), dtype=torch.int64, device=x.device)
+    last: Tensor = torch.while_loop(lambda n, _: n < count, lambda n, s: (n + 1, once(s)), (start, x))[1]
+    return last

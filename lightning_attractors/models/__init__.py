@@ -6,6 +6,7 @@ from lightning_attractors.models.backprop_cnn import BackpropCNN
 from lightning_attractors.models.base import OPTIMIZATION_SETTINGS, Classifier, OptimizationSettings
 from lightning_attractors.models.basin_training import BasinTraining
 from lightning_attractors.models.cvfr import CVFR
+from lightning_attractors.models.evaluation_mode import evaluating
 from lightning_attractors.models.interval_training import IntervalTraining
 from lightning_attractors.models.krotov_hopfield import KrotovHopfield
 from lightning_attractors.models.nmode import NMODE
@@ -39,4 +40,5 @@ __all__ = [
     "Prediction",
     "ResNet18Features",
     "count_nodes",
+    "evaluating",
 ]

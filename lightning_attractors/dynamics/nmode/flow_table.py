@@ -192,7 +192,9 @@ def _fused(gamma: Tensor, taylor: Tensor, spacing: float) -> tuple[Tensor, Tenso
     node = (rest - periods * _PI_LOW + rounder) - rounder
     rest = ((rest - node) - periods * _PI_LOW).clamp(-spacing, spacing)
     half = taylor.shape[1] // 2
-    index = (node.nan_to_num() * (1 / spacing)).clamp(-half, half).to(torch.int32) + half
+    # ONNX gathers by int64 alone
+    kind = torch.int64 if torch.compiler.is_exporting() else torch.int32
+    index = (node.nan_to_num() * (1 / spacing)).clamp(-half, half).to(kind) + half
     f, first, second = taylor[0][index], taylor[1][index], taylor[2][index]
     slope = first + rest * second
     return f + rest * slope, slope

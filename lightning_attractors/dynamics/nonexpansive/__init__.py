@@ -4,7 +4,12 @@ from lightning_attractors.dynamics.nonexpansive.field import GradientField
 from lightning_attractors.dynamics.nonexpansive.gradient_flow import GradientFlow
 from lightning_attractors.dynamics.nonexpansive.layers import ControlledLinear, ScaledAvgPool
 from lightning_attractors.dynamics.nonexpansive.monotone import MONOTONE, Monotone
-from lightning_attractors.dynamics.nonexpansive.operators import ConvolutionOperator, DenseOperator, Operator
+from lightning_attractors.dynamics.nonexpansive.operators import (
+    ConvolutionOperator,
+    DenseOperator,
+    Operator,
+    fixed_norms,
+)
 
 __all__ = [
     "MONOTONE",
@@ -16,4 +21,5 @@ __all__ = [
     "Monotone",
     "Operator",
     "ScaledAvgPool",
+    "fixed_norms",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,6 +48,7 @@ class Operator(nn.Module, ABC):
         super().__init__()
         self._quick: tuple[Tensor, str, float] | None = None
         self._tight: tuple[Tensor, str, float] | None = None
+        self._fixed = False
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ class Operator(nn.Module, ABC):
 
     def _is_of(self, known: tuple[Tensor, str], weight: Tensor) -> bool:
         """Whether a norm is that of the weight, and of what else it depends on, such as the padding."""
-        return known[1] == self.extra_repr() and _same(known[0], weight)
+        return self._fixed or (known[1] == self.extra_repr() and _same(known[0], weight))
 
     @torch.no_grad()
     def retract_(self, radius: float) -> None:
@@ -259,6 +262,23 @@ class ConvolutionOperator(Operator):
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, images {self.image_size}, padding={self.padding!r}"
+
+
+@contextmanager
+def fixed_norms(module: nn.Module) -> Iterator[None]:
+    """The norms of all operators in a module are those that they have now, and no longer asked of weights.
+
+    For a graph that is exported, which is to hold them as numbers.
+    """
+    operators = [part for part in module.modules() if isinstance(part, Operator)]
+    for operator in operators:
+        operator.norm_bound()
+        operator._fixed = True
+    try:
+        yield
+    finally:
+        for operator in operators:
+            operator._fixed = False
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

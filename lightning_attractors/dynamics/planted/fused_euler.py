@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_attractors.dynamics.integrate import loop
 from lightning_attractors.dynamics.planted.fields import CoupledField
 from lightning_attractors.dynamics.planted.fused_steps import FusedStep, fused_step_type
 from lightning_attractors.dynamics.planted.noise import DampedNoise
@@ -62,10 +63,19 @@ def integrate_fused(
             result: Tensor = _FusedEuler.apply(plan, x, field.coupling, *parameters)
             return result
         coupling = (dt * field.coupling).to(dtype)
+
+        def advanced(start: Tensor, emitted: Tensor, draw: Tensor) -> Tensor:
+            end = torch.empty_like(start)
+            plan.advance(start, emitted, draw, coupling, end)
+            return end
+
+        if torch.compiler.is_exporting():
+            return loop(
+                lambda s: advanced(s, torch.empty_like(s, dtype=dtype), torch.empty_like(s)), x, steps
+            )
         emitted, draw = torch.empty_like(x, dtype=dtype), torch.empty_like(x)
         for _ in range(steps):
-            start, x = x, torch.empty_like(x)
-            plan.advance(start, emitted, draw, coupling, x)
+            x = advanced(x, emitted, draw)
         return x
 
 

@@ -169,8 +169,11 @@ class KHConv2d(nn.Module):
         # In a unit between the smallest norm and 1, whose powers stay clear of both ends of float32.
         unit = math.sqrt(_SMALLEST_NORM)
         powers = power((images / unit).abs(), self.p).sum(dim=1, keepdim=True)
-        # The sum over a window: an average with divisor 1.
-        sums = functional.avg_pool2d(powers, self.kernel_size, stride=1, divisor_override=1)
+        # The sum over a window: an average with divisor 1, which ONNX does not know.
+        if torch.compiler.is_exporting():
+            sums = self.kernel_size**2 * functional.avg_pool2d(powers, self.kernel_size, stride=1)
+        else:
+            sums = functional.avg_pool2d(powers, self.kernel_size, stride=1, divisor_override=1)
         return unit * sums.clamp(min=(_SMALLEST_NORM / unit) ** self.p).pow(1 / self.p)
 
     def _check(self, images: Tensor, m: int, delta: float, ranking: RankingName, fraction: float) -> None:

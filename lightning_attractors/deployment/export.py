@@ -1,0 +1,111 @@
+"""Export of a model to a file that is checked against it before it is there."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attractors.deployment.formats import FORMATS, FormatName
+from lightning_attractors.deployment.graph import OUTPUTS, traced
+from lightning_attractors.errors import require
+from lightning_attractors.norms import NormName
+from lightning_attractors.writing import write_atomically
+
+# Share of the largest logit by which a graph may be off: rounding, in other orders, magnified by a flow.
+_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file with the graph of a model.
+
+    Attributes:
+        path: the file.
+        image_shape: shape (C, H, W) of images in the batches that it takes.
+        num_classes: K, of the logits (B, K) that it gives.
+        norm: that of ``certified_radius``, the second output, shape (B,); None where there is none.
+        difference: the largest difference of a logit from the model's, on the images of the check.
+        largest: the largest size of a logit there.
+        images: how many these were.
+    """
+
+    path: Path
+    image_shape: tuple[int, ...]
+    num_classes: int
+    norm: NormName | None
+    difference: float
+    largest: float
+    images: int
+
+    def __str__(self) -> str:
+        given = f"images (batch, {', '.join(map(str, self.image_shape))})"
+        radius = "" if self.norm is None else f", certified_radius (batch,) in {self.norm}"
+        off = f"off by at most {self.difference:.2g} on {self.images} random images"
+        gives = f"logits (batch, {self.num_classes}){radius}"
+        return f"{self.path}: {given} → {gives}; {off}, whose logits are up to {self.largest:.3g}"
+
+
+def export_model(
+    model: nn.Module, path: str | Path, image_shape: tuple[int, int, int], file_format: FormatName = "onnx"
+) -> Exported:
+    """Write the graph of a model's evaluation to a file, after it was run and compared with the model.
+
+    The batch may have any size. Where the graph can certify, its second output is ``certified_radius``: see
+    :mod:`~lightning_attractors.certificates.graph_radii`.
+
+    Args:
+        model: takes images (B, C, H, W) in [0, 1], gives logits (B, K); on the CPU.
+        path: the file; written whole or not at all.
+        image_shape: shape (C, H, W) of the images.
+        file_format: ``onnx``, or ``pt2`` of ``torch.export``.
+
+    Raises:
+        SettingError: if the format is unknown, or lacks a package; the model has noise in evaluation; or the
+            graph gives other logits than the model.
+        OSError: naming the file, if it cannot be written.
+    """
+    known = ", ".join(FORMATS)
+    require(file_format in FORMATS, "format", file_format, f"must be one of {known}")
+    file = FORMATS[file_format]
+    file.require_installed()
+    images = torch.rand(16, *image_shape, generator=torch.Generator().manual_seed(0))
+    images = images.to(next((weight.dtype for weight in model.parameters()), images.dtype))
+    with _quiet_exporters(), traced(model, images[:2]) as (graph, program):
+        outputs = OUTPUTS if graph.radius is not None else OUTPUTS[:1]
+        content = file.write(program, outputs)
+        batches = [images, images[:1]]
+        logits = [graph.model(batch) for batch in batches]
+        run = file.read(content)
+        found = [run(batch)[0] for batch in batches]
+    difference, largest = max(map(_difference, found, logits)), float(logits[0].abs().max())
+    valid = f"must give the model's logits, which are up to {largest:.3g}"
+    require(difference <= _TOLERANCE * max(1.0, largest), "export", f"off by {difference:.3g}", valid)
+    write_atomically(Path(path), content)
+    norm = None if graph.radius is None else graph.radius.norm
+    return Exported(Path(path), image_shape, logits[0].shape[1], norm, difference, largest, len(images))
+
+
+@contextmanager
+def _quiet_exporters() -> Iterator[None]:
+    """Without what exporters warn of, which is for those who write them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    same = found.shape == expected.shape
+    require(same, "export", f"logits of shape {tuple(found.shape)}", f"must be of {tuple(expected.shape)}")
+    return float((found - expected).abs().max())
