@@ -47,7 +47,7 @@ def outline(parser: Any, file: dict[str, str]) -> argparse.ArgumentParser:
         parser: a parser with subcommands.
         file: what completes the names of files in each shell.
     """
-    classes = {
+    classes: dict[str, list[type]] = {
         "model": [kind for kind in _classes(models) if issubclass(kind, LightningModule)],
         "data": [kind for kind in _classes(data) if issubclass(kind, LightningDataModule)],
     }
