@@ -132,6 +132,20 @@ def test_a_config_of_an_older_version_that_lacks_a_setting_is_no_difference():
     assert checkpoint()["epoch"] == 1
 
 
+def test_a_config_that_names_our_classes_by_other_paths_is_no_difference():
+    run("fit", *LETTERS)
+    saved = (RUN / "config.yaml").read_text()
+    assert "lightning_attractors.SANODE" in saved
+    for name, room in (("SANODE", "models"), ("LettersDataModule", "data")):
+        saved = saved.replace(f"lightning_attractors.{name}", f"lightning_attractors.{room}.{name}")
+    (RUN / "config.yaml").write_text(saved)
+    run("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    assert checkpoint()["epoch"] == 1
+    assert "model='CVFR': must be 'SANODE'" in refused(
+        "fit", *small("cvfr_letters"), "--ckpt_path", RUN / "checkpoints" / "last.ckpt"
+    )
+
+
 def test_a_file_has_its_runs_precision():
     run("fit", *LETTERS, "--trainer.precision", "bf16-mixed")
     path = RUN / "checkpoints" / "last.ckpt"
