@@ -1,4 +1,4 @@
-"""The command line: ``attractors fit|validate|test|predict|export``, or ``python -m lightning_attractors``."""
+"""The command line: ``attractors fit|validate|test|predict|export``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from lightning_attractors.cli.metrics_file import MetricsFile
 from lightning_attractors.cli.quiet import ParameterLine, quieten
 from lightning_attractors.cli.refusals import Beginning, refusal
 from lightning_attractors.cli.report import BoardReport
-from lightning_attractors.cli.results import write_results
+from lightning_attractors.cli.results import leave_results
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
     RESUMED,
@@ -314,16 +314,9 @@ class AttractorsCLI(LightningCLI):
         if self._tests():
             self.trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False)
             seconds["test"] = time.monotonic() - self._started - seconds["training"]
-        folder = self._leave_results(best, seconds)
+        folder = leave_results(self.trainer, best, seconds)
         if self.trainer.is_global_zero:
             self.report.finish(self.trainer, print_summary(self.trainer, folder, seconds["training"]))
-
-    def _leave_results(self, weights: str | None, seconds: dict[str, float]) -> Path:
-        """Write ``results.json``, and give the run's folder."""
-        folder = run_folder(self.trainer)
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write_results(self.trainer, folder, weights, seconds)
-        return folder
 
     def before_validate(self) -> None:
         self._say_whose_weights()
@@ -335,7 +328,7 @@ class AttractorsCLI(LightningCLI):
     def after_test(self) -> None:
         """Write ``results.json``, and say where it is."""
         seconds = {"test": time.monotonic() - self._started}
-        folder = self._leave_results(self.config_init[self.subcommand].ckpt_path, seconds)
+        folder = leave_results(self.trainer, self.config_init[self.subcommand].ckpt_path, seconds)
         self.report.finish(self.trainer)
         if self.trainer.is_global_zero:
             print(f"results are in {folder}")

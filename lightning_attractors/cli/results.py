@@ -18,7 +18,7 @@ from lightning_attractors.callbacks import RobustnessCurve, StabilityCertificate
 from lightning_attractors.contracts import class_names_of
 from lightning_attractors.process import processor_name
 from lightning_attractors.robustness import versions
-from lightning_attractors.writing import write_atomically
+from lightning_attractors.writing import run_folder, write_atomically
 
 FILE = "results.json"
 _CIRCUMSTANCES = (
@@ -27,17 +27,17 @@ _CIRCUMSTANCES = (
 )
 
 
-def write_results(
-    trainer: L.Trainer, folder: Path, weights: str | None, seconds: Mapping[str, float]
-) -> Path:
-    """Write what there is after a fit or a test; on rank 0.
+def leave_results(trainer: L.Trainer, weights: str | None, seconds: Mapping[str, float]) -> Path:
+    """Write what there is after a fit or a test, and give the run's folder.
 
     Args:
         trainer: the trainer.
-        folder: the run's.
         weights: the checkpoint that the metrics are of; None where it is the module as it is.
         seconds: how long what took.
     """
+    folder = run_folder(trainer)
+    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return folder
     module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
     content = {
         "model": type(module).__name__,
@@ -54,9 +54,8 @@ def write_results(
         "git": _git(),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    path = folder / FILE
-    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    return path
+    write_atomically(folder / FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return folder
 
 
 def _number(value: Any) -> float | None:

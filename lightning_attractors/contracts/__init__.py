@@ -28,22 +28,27 @@ contract                      who asks
 ============================  ===============================================================================
 """
 
-from lightning_attractors.contracts.datasets import classes_of, labels_of, linked_of
-from lightning_attractors.contracts.image_sets import files_of
+from lightning_attractors.contracts.datasets import (
+    batch_size_of,
+    class_names_of,
+    classes_of,
+    data_name,
+    files_of,
+    labels_of,
+    linked_of,
+    samplers_of,
+)
 from lightning_attractors.contracts.lookups import (
     Box,
     Certificate,
     awaits_length,
-    batch_size_of,
     best_weights,
     certificate_of,
     certified_box,
     certified_norm,
     checked_radii,
-    class_names_of,
     coupling_of,
     currents_of,
-    data_name,
     divergence_hint,
     equilibria_of,
     feature_server,
@@ -60,7 +65,6 @@ from lightning_attractors.contracts.lookups import (
     phase_of,
     phases_of,
     pictured,
-    samplers_of,
     step_map_of,
     takes_figures,
     traps_of,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -290,18 +290,6 @@ def phases_of(trainer: Any) -> PhasedTrainer | None:
     return cast(PhasedTrainer, trainer) if _has(trainer, *names) else None
 
 
-def batch_size_of(data: Any) -> int | None:
-    """The batch size of a data module or a loader, if it has one."""
-    size: int | None = getattr(data, "batch_size", None)
-    return size
-
-
-def class_names_of(data: Any) -> Sequence[str]:
-    """The names of a data module's classes, or none."""
-    names: Sequence[str] = getattr(data, "class_names", ())
-    return names
-
-
 def best_weights(trainer: Any) -> str:
     """The file that a trainer's checkpoint callback takes for the best, or an empty string.
 
@@ -334,12 +322,6 @@ def name_of(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def samplers_of(loader: Any) -> list[Any]:
-    """What chooses the examples of a loader: its sampler, and that within its batch sampler."""
-    holders: tuple[Any, ...] = (loader, getattr(loader, "batch_sampler", None))
-    return [holder.sampler for holder in holders if _has(holder, "sampler")]
-
-
 def takes_figures(logger: Any) -> Callable[[str, Any, int], Any] | None:
     """How to send a logger a figure of matplotlib: by name, itself and the step; None for no way.
 
@@ -356,11 +338,3 @@ def takes_figures(logger: Any) -> Callable[[str, Any, int], Any] | None:
     if _has(logger, "run_id"):
         return lambda name, figure, step: experiment.log_figure(logger.run_id, figure, f"{name}.png")
     return lambda name, figure, step: experiment.log_figure(figure_name=name, figure=figure, step=step)
-
-
-def data_name(data: Any) -> str:
-    """What a data module's data are called: by its ``name``, else after its class; empty for none."""
-    name = getattr(data, "name", None)
-    if data is None or isinstance(name, str):
-        return name or ""
-    return type(data).__name__.removesuffix("DataModule") or type(data).__name__
