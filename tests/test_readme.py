@@ -1,7 +1,6 @@
 """The README is short, shows pictures that are there, and everything in it runs as printed."""
 
 import hashlib
-import json
 import re
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ import lightning as L
 import pytest
 from data_files import write_mnist
 from image_folders import write_folder
-from readme_blocks import PROGRAMS, commands, run_block, sections
+from readme_blocks import commands, run_block, sections
 
 from lightning_attractors.data import MNISTDataModule
 
@@ -86,7 +85,8 @@ def test_a_section_runs_as_printed(title, small):
 
 
 def test_a_block_is_taken_as_bash_takes_it(empty_folder):
-    text = "for k in 1 2; do attractors fit --config 'a b' --seed $k; done # twice\npip install -e .[x] \\\n  && pytest"
+    text = "for k in 1 2; do attractors fit --config 'a b' --seed $k; done # twice\n"
+    text += "pip install -e .[x] \\\n  && pytest"
     first, second, *rest = commands(text)
     assert (first, second) == (
         ["attractors", "fit", "--config", "a b", "--seed", "1"],
