@@ -4,16 +4,25 @@ import re
 import runpy
 import subprocess
 from pathlib import Path
+from unittest import mock
 
+import lightning as L
 from command_line import run
 
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-# What the page does not show: a run of two batches of each kind
-_SHORT = ["--trainer.max_epochs", 1, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
-_SHORT += [f"--trainer.limit_{split}_batches=2" for split in ("train", "val", "test", "predict")]
+# What the page does not show: a run is of two batches of each kind
+_LIMITS = {f"limit_{split}_batches": 2 for split in ("train", "val", "test", "predict")}
+_SHORT = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, **_LIMITS}
 # In place of the programs: their names and arguments, each ended by a zero, a command by two
 _RECORD = '{name}() {{ printf "%s\\0" {name} "$@" "" >> "$RECORD"; }}\n'
 PROGRAMS = ("attractors", "pip", "pytest", "tensorboard")
+
+
+class ShortTrainer(L.Trainer):
+    """A trainer of snippets."""
+
+    def __init__(self, **settings):
+        super().__init__(**{**settings, **_SHORT})
 
 
 def sections(page):
@@ -39,10 +48,11 @@ def run_block(language, text):
     """Run a block in this process; gives the commands that it consists of."""
     if language == "python":
         Path("snippet.py").write_text(text)
-        runpy.run_path("snippet.py")
+        with mock.patch.object(L, "Trainer", ShortTrainer):
+            runpy.run_path("snippet.py")
         return []
-    found = commands(text)
+    found, short = commands(text), [f"--trainer.{name}={value}" for name, value in _SHORT.items()]
     for program, *arguments in found:
         if program == "attractors":
-            run(*arguments, *([] if arguments[0] == "export" else _SHORT))
+            run(*arguments, *(short if arguments[0] != "export" else []))
     return found
