@@ -9,6 +9,8 @@ from data_files import write_mnist
 from image_folders import write_folder
 from readme_blocks import commands, run_block, sections
 
+from lightning_attractors import figures
+from lightning_attractors.callbacks import output
 from lightning_attractors.data import MNISTDataModule
 
 ROOT = Path(__file__).parents[1]
@@ -46,12 +48,14 @@ def test_every_config_has_its_row():
 
 @pytest.fixture
 def small(empty_folder, monkeypatch):
-    """Small data where the page has data."""
+    """Small data where the page has data, and figures, which are tested elsewhere, that take no time."""
     arrays = write_mnist("data", n_train=5100, n_test=300)
     files = {name: (Path("data/MNIST/raw") / name).read_bytes() for name in arrays}
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     monkeypatch.setattr(MNISTDataModule, "checksums", sums)
     write_folder("photos", count=10)
+    monkeypatch.setattr(figures, "as_file", lambda figure, kind: kind.encode())
+    monkeypatch.setattr(output, "takes_figures", lambda logger: None)
 
 
 # What each section leaves
@@ -59,7 +63,7 @@ LEAVES = {
     "lightning-attractors": ["runs/sa_node_letters/version_0/figures/strip.pdf"],
     "How robust is my classifier?": [
         "robustness/PGD_gallery.png",
-        "lightning_logs/version_0/robustness/gaussian_noise.json",
+        "lightning_logs/version_0/robustness/pgd_radius.json",
     ],
     "Your data": ["runs/photos/version_0/predict/predictions.csv", "runs/photos/version_0/results.json"],
     "Your vector field": ["lightning_logs/version_0/stability.json", "lightning_logs/version_0/figures"],

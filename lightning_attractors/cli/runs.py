@@ -22,7 +22,7 @@ RESUMED = "config_resumed.yaml"  # the settings with which a run goes on
 _THREADS = ", threads: "
 # What only the subcommands that train nothing have in their config.
 _EVALUATES = {"verbose", "return_predictions"}
-_IN_FOLDERS = ("TensorBoardLogger", "CSVLogger")  # which take any name for that of a folder
+_IN_FOLDERS = ("BoardLogger", "TensorBoardLogger", "CSVLogger")  # which take any name for that of a folder
 
 
 def configured_loggers(trainer: Any) -> list[Any]:
