@@ -19,6 +19,7 @@ html_show_sourcelink = False
 
 autodoc_default_options = {"show-inheritance": True}
 autodoc_inherit_docstrings = False  # Lightning's own are written for its own pages
+autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 
 # A reference that leads nowhere is a warning: to a class by its public name, and to all that is no class.

@@ -38,7 +38,8 @@ class KrotovHopfield(ConvolutionalClassifier):
 
     The filters learn without labels, by
     :func:`~lightning_attractors.dynamics.plasticity.plasticity_update`: in the epochs for which
-    ``TwoPhaseTrainer`` sets ``filter_phase``, a training step visits all positions of its images in random order, and at each moves the filters by η(t) times the normalised update of the
+    ``TwoPhaseTrainer`` sets ``filter_phase``, a training step visits all positions of its images in random
+    order, and at each moves the filters by η(t) times the normalised update of the
     patches there, summed over all processes. The rule is computed in the filters' own dtype, also under
     autocast. In all other epochs, and under other trainers, they stay as they are and the linear layer is
     trained with the cross-entropy (Torvik, 2023, LL-models).
