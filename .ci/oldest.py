@@ -7,7 +7,7 @@ import tomllib
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
 optional = project["optional-dependencies"]
-extras = [requirement for extra in optional.keys() - {"dev"} for requirement in optional[extra]]
+extras = [requirement for extra in optional.keys() - {"dev", "docs"} for requirement in optional[extra]]
 for requirement in [*project["dependencies"], *extras]:
     name, _, oldest = re.sub(r"\[.*\]", "", requirement).partition(">=")
     if oldest:

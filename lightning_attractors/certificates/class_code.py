@@ -43,7 +43,7 @@ _KNOWN: dict[type[nn.Module], Code] = {}
 
 
 def remember(kind: type[nn.Module], names: frozenset[str] | None = None) -> None:
-    """Keep what a class computes by, for :func:`is_unchanged`.
+    """Keep what a class computes by, for ``is_unchanged``.
 
     Args:
         kind: the class.

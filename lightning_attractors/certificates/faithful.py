@@ -50,7 +50,7 @@ def require_faithful(
     Args:
         model: the model.
         kind: the class that certifies it, as
-            :func:`~lightning_attractors.certificates.class_code.remember` was told of it with these names.
+            :func:`~lightning_attractors.certificates.remember` was told of it with these names.
         names: what the class computes by, beside ``forward`` and what every call goes through. A subclass may
             override the rest.
         parts: the layers that are certified.

@@ -116,7 +116,7 @@ def margins(layers: nn.Module, head: nn.Linear, lower: Tensor, upper: Tensor, la
     Args:
         layers: everything before the head, a module that :func:`propagate` knows, to features (B, H).
         head: the last layer, from H features to K logits, as
-            :func:`~lightning_attractors.certificates.guards.require_plain` demands.
+            ``guards.require_plain`` demands.
         lower: lower ends, shape (B, ...), float32 to train or float64 to certify.
         upper: upper ends, of the same shape.
         labels: the classes, shape (B,).

@@ -6,7 +6,7 @@ bounds here are that solution; the exact sup|Y′| is
 :attr:`~lightning_attractors.dynamics.nmode.FlowMap.gain`.
 
 Certificates by the exact gain, and intervals, need no λ > 1 to be sound: neither uses 1/(λ − 1). Of the
-bounds only :func:`published_gain` refuses λ ≤ 1, where its theorem says nothing.
+bounds only ``published_gain`` refuses λ ≤ 1, where its theorem says nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Certified radii: how far every image can be moved before an nmODE network may change its mind.
 
-Two ways. :func:`lipschitz_radii` divides the margin by the most that it can change per unit of distance; it
+Two ways. ``lipschitz_radii`` divides the margin by the most that it can change per unit of distance; it
 is one forward pass, serves L∞ and L2, and is the way of the published theorem, whose gain can be put in.
-:func:`interval_radii` propagates a box and asks whether the label still wins: L∞ only, and larger radii.
+``interval_radii`` propagates a box and asks whether the label still wins: L∞ only, and larger radii.
 
 Both are of the network as float32 runs it, and compute in float64: see
 :mod:`~lightning_attractors.certificates.intervals` for what that covers. A distance is that between the
@@ -179,7 +179,7 @@ def interval_verified(
 
     Args:
         layers: everything before the head, a module that
-            :func:`~lightning_attractors.certificates.intervals.propagate` knows.
+            :func:`~lightning_attractors.certificates.propagate` knows.
         head: the last layer, to K logits.
         images: shape (B, ...).
         labels: the classes, shape (B,).

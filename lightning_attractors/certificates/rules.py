@@ -1,7 +1,7 @@
 """The rules that certificates know layers by: one registry, open to layers from elsewhere.
 
-A layer type has up to three rules. Its interval rule serves L∞ (:func:`~.intervals.propagate`), its Lipschitz
-constant and its float32 error serve L2 (:func:`~.lipschitz.l2_radii`). A certificate is as sound as the rules
+A layer type has up to three rules. Its interval rule serves L∞ (``propagate``), its Lipschitz
+constant and its float32 error serve L2 (``l2_radii``). A certificate is as sound as the rules
 of its layers: they hold for every module of the type, whatever its attributes, or refuse it.
 """
 

@@ -41,7 +41,7 @@ def class_radii(
     """Radii of the balls around states within which the class, at the evaluation time, is the label.
 
     Args:
-        flight: the map, of :func:`~lightning_attractors.certificates.flights.flight`.
+        flight: the map, of :func:`~lightning_attractors.certificates.flight`.
         states: what it begins with, shape (B, N).
         labels: shape (B,).
         traps: those of the attractors, if known: a tube within one need not be followed any more.
@@ -83,7 +83,7 @@ def basin_radii(
         flight: the map, of up to 128 nodes.
         states: what it begins with, shape (B, N).
         labels: shape (B,).
-        traps: of :func:`~lightning_attractors.certificates.traps.find_traps`.
+        traps: of :func:`~lightning_attractors.certificates.find_traps`.
         norm: of the balls.
         seconds_per_image: as for :func:`class_radii`.
 

@@ -8,8 +8,8 @@ u is where in the ball the trajectory began, L2 or L∞; Φ and Q are first and 
 far, exact but for rounding; every E_j holds a remainder: a vector with |t| ≤ box, node by node, and
 ‖t / w‖₂ ≤ 1. Sums, multiples and products with a matrix act on c, Φ, Q and P alone and lose nothing, so that
 the errors of earlier steps are carried along by exact products of matrices and never by a product of norms.
-What a function that acts node by node leaves over becomes a new E_j (:func:`apply`), and the integrators of
-:mod:`~lightning_attractors.dynamics.integrate` run on tubes as they run on states.
+What a function that acts node by node leaves over becomes a new E_j (``apply``), and the integrators of
+:mod:`~lightning_attractors.dynamics` run on tubes as they run on states.
 
 Everything is float64. Its own rounding, 10⁻¹⁶ of what is computed, is covered by ``SLACK``.
 """

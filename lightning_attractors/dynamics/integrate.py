@@ -74,7 +74,7 @@ def states(field: VectorField, x: Tensor, dt: float, steps: int, step: Step = eu
 
 
 def trajectory(field: VectorField, x: Tensor, dt: float, steps: int, step: Step = euler) -> Tensor:
-    """All states from x on, shape (steps + 1, *x.shape)."""
+    """All states from x on, shape (steps + 1, ...)."""
     return torch.stack(list(states(field, x, dt, steps, step)))
 
 

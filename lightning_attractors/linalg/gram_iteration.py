@@ -32,7 +32,7 @@ def product_error(inner: int, dtype: torch.dtype) -> float:
 
 
 def products_are_exact() -> bool:
-    """Whether products of float32 matrices are taken in float32, as :func:`product_error` has it."""
+    """Whether products of float32 matrices are taken in float32, as ``product_error`` has it."""
     try:
         return torch.get_float32_matmul_precision() == "highest"
     except RuntimeError:  # set for one backend, by torch.backends

@@ -1,6 +1,6 @@
 """Norms of linear maps and convolutions, from above: what is returned is never below ‖A‖₂.
 
-:func:`matrix_norm` and :func:`convolution_norm` are for certificates, in float64. The quick ones are for
+``matrix_norm`` and ``convolution_norm`` are for certificates, in float64. The quick ones are for
 every step of an optimiser, in the weight's own precision, and as rigorous: their rounding is bounded too.
 
 A convolution with zero padding p acts on an n×n image as a circulant does on a torus of m ≥ n + p points
@@ -83,7 +83,7 @@ def convolution_norm(weight: Tensor, image_size: tuple[int, int], padding: Paddi
 
     With circular padding the norm is the largest ‖Â(θ)‖₂ over the frequencies of the image. With zero
     padding it is bounded on a twisted grid; where the image is small for the kernel, on three more and by
-    :func:`_localised`, or by the singular values of the matrix of the convolution if that is small.
+    ``_localised``, or by the singular values of the matrix of the convolution if that is small.
 
     Args:
         weight: shape (O, I, k, k), floating point, k odd.

@@ -144,7 +144,7 @@ class AttractorClassifier(BackboneClassifier):
         """The vector field for one integration, with whatever it needs at every step formed once.
 
         Any function of states (..., N) will do; a type with a
-        :class:`~lightning_attractors.dynamics.FusedStep` is faster under Euler.
+        :class:`~lightning_attractors.dynamics.planted.FusedStep` is faster under Euler.
         """
 
     def noise(self, stream: NoiseStream, *key: int) -> DampedNoise | None:

@@ -41,10 +41,10 @@ class CVFR(AttractorClassifier):
     ``StabilityCertificate`` checks it.
 
     With σ > 0 the equation is a stochastic one, integrated by Euler–Maruyama. The noise is
-    :class:`~lightning_attractors.dynamics.DampedNoise`, silent at the attractors, in the form that
+    :class:`~lightning_attractors.dynamics.planted.DampedNoise`, silent at the attractors, in the form that
     ``damping`` names. While training, validating and testing it is drawn for every image on its own, from a
     generator keyed by the seed, the rank and the step or batch; metrics are means over ``n_realisations``.
-    :meth:`forward` of an evaluated model, the mean of the logits over ``n_realisations``, is one fixed
+    ``forward`` of an evaluated model, the mean of the logits over ``n_realisations``, is one fixed
     function of the image: there all images meet the same realisations.
 
     Args:

@@ -36,9 +36,10 @@ from lightning_attractors.writing import write_atomically
 class KrotovHopfield(ConvolutionalClassifier):
     """Filters that learn locally → max-pooling → σ(·)ⁿ → linear layer (Krotov & Hopfield, 2019).
 
-    The filters learn without labels, by :func:`~lightning_attractors.dynamics.plasticity_update`: in the
-    epochs for which ``TwoPhaseTrainer`` sets :attr:`filter_phase`, a training step visits all positions of
-    its images in random order, and at each moves the filters by η(t) times the normalised update of the
+    The filters learn without labels, by
+    :func:`~lightning_attractors.dynamics.plasticity.plasticity_update`: in the epochs for which
+    ``TwoPhaseTrainer`` sets ``filter_phase``, a training step visits all positions of its images in random
+    order, and at each moves the filters by η(t) times the normalised update of the
     patches there, summed over all processes. The rule is computed in the filters' own dtype, also under
     autocast. In all other epochs, and under other trainers, they stay as they are and the linear layer is
     trained with the cross-entropy (Torvik, 2023, LL-models).

@@ -60,7 +60,7 @@ class NonexpansiveNet(CrossEntropyClassifier):
         dense_depth: number of dense blocks behind the pooling, at least 0.
         dense_width: rows of their A, at least 1.
         span: t, the time that the flow of a block takes, above 0.
-        activation: σ: a name in :data:`~lightning_attractors.dynamics.MONOTONE` or a module.
+        activation: σ: a name in :data:`~lightning_attractors.dynamics.nonexpansive.MONOTONE` or a module.
         lipschitz: the largest slope of σ; needed for a module.
         method: ``euler``, ``heun`` or ``rk4``.
         max_substeps: how many sub-steps a block may take: its norm is kept where they are enough; at least

@@ -24,7 +24,7 @@ class FieldClassifier(AttractorClassifier):
     What the right-hand side has at the attractors is taken away by a linear map, so that they are equilibria
     whatever it is and however it is trained; nothing is taken away of one that vanishes there. Whether they
     are stable is for :class:`~lightning_attractors.callbacks.StabilityCertificate` to say. There are no
-    certificates of basins, which need :meth:`~lightning_attractors.dynamics.CoupledField.pointwise`.
+    certificates of basins, which need :meth:`~lightning_attractors.dynamics.planted.CoupledField.pointwise`.
 
     Args:
         field: the right-hand side: takes states (B, N) to as many, each by itself.

@@ -191,7 +191,7 @@ def difference_interval(
 
     Args:
         first: R of one network.
-        first_uncertainty: its standard deviation over images, :attr:`LogisticFit.uncertainty`.
+        first_uncertainty: its standard deviation over images, ``LogisticFit.uncertainty``.
         second: R of the other.
         second_uncertainty: its standard deviation.
 

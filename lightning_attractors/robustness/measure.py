@@ -62,7 +62,7 @@ def measure(
             alone, and differentiable, on the device.
         batches: images in [0, 1] and labels (B,), such as a DataLoader gives; passed over once, and kept.
         attacks: names, import paths, callables: see
-            :func:`~lightning_attractors.robustness.attacks.make_attacks`.
+            :func:`~lightning_attractors.robustness.make_attacks`.
         strengths: of the attacks that are swept and have none of their own.
         settings: which images count, and how many.
         certificate: radii that no attack may break.

@@ -91,7 +91,7 @@ class SpectralCoupling(Coupling):
     r"""A = Φ Λ Φ⁻¹ with trained eigenvalues and eigenvectors (Marino et al., 2024).
 
     Φ = [Q | V]: Q spans the K planted columns, the N − K trained ones start orthonormal and random with
-    eigenvalues drawn from N(−5, 1). One linear solve per call of :meth:`matrix`.
+    eigenvalues drawn from N(−5, 1). One linear solve per call of ``matrix``.
 
     Args:
         planted: planted columns, one per row, shape (K, N).
@@ -135,7 +135,7 @@ class ProjectedCoupling(Coupling):
     and without an inverse that can become ill-conditioned. M starts as a random orthogonal matrix times
     ``scale``.
 
-    The eigenvalues are not at hand, so :meth:`constrain_` computes them; being linear in M but for the
+    The eigenvalues are not at hand, so ``constrain_`` computes them; being linear in M but for the
     planted ones, they are brought into the disc by scaling M as a whole.
 
     Args:

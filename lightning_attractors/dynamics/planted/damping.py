@@ -1,7 +1,7 @@
 r"""How noise is damped near attractors: forms of d, functions of the scaled distances.
 
 With u_k = ‖x − x̄⁽ᵏ⁾‖²/D², both are 0 at every attractor, beside which d ≈ 2 u_k where D² is
-:func:`damping_scale`, and 1 far away.
+``damping_scale``, and 1 far away.
 
 - ``published``: tanh(2 ∏_k u_k). Inside the attractors' hull, where u_k < 1, it falls exponentially with
   their number, and so lies near 0 between an image and an attractor, and under strong attacks.

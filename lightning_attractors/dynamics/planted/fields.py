@@ -62,7 +62,7 @@ class DoubleWellField(CoupledField):
         return x
 
     def pointwise(self) -> tuple[Pointwise, Pointwise]:
-        gamma = float(self.gamma)
+        gamma = self.gamma.item()
         return Cubic(4 * gamma * self.a**2, -4 * gamma), Cubic(1.0)
 
 

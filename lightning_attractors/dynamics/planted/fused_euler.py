@@ -6,7 +6,7 @@ with l = ∂L/∂x⁺ zeroed where the clip was active, is
     ∂L/∂x = l (1 + Δt r′(x)) + Δt (Wᵀ l) s′(x) + σ √Δt ⟨l, ξ⟩ ∇d(x)
     ∂L/∂W = Δt Σ_n l_n s(x_n)ᵀ                        (one product over all steps)
 
-It gives what autograd gives through :func:`~lightning_attractors.dynamics.integrate.integrate`, with fewer
+It gives what autograd gives through :func:`~lightning_attractors.dynamics.integrate`, with fewer
 passes over memory: `examples/benchmark.py` compares it with the bare matrix products.
 """
 
