@@ -49,7 +49,7 @@ def draw(
 @in_style
 def draw_attack(found: AttackReport, about: About) -> Figure:
     """An attack's curve, with the smoothed classifier's where both are in L2, or why there is no R."""
-    norm = _norm_of(found)
+    norm = found.strength_norm
     counted, reason = int(found.counts.sum()), "" if found.robustness is not None else found.reason
     title = _title(f"{found.name}{f' in {SYMBOLS[norm]}' if norm else ''}", about)
     figure = draw_curve(title, _with_certificate(found), found.fit, found.confidence, counted, found.norm)
@@ -83,14 +83,6 @@ def _named(said: tuple[int, float], about: About) -> str:
     names: Sequence[str] = about.get("class_names") or ()
     label, confidence = said
     return f"{names[label] if label < len(names) else f'class {label}'} at {confidence:.2f}"
-
-
-def _norm_of(found: AttackReport) -> NormName | None:
-    """The norm that an attack's strengths are in, where it is known."""
-    norm = str(found.trial.arguments.get("norm", "")).lower()
-    if norm in SYMBOLS:
-        return norm
-    return "linf" if isinstance(found.trial, RadiusSearch) else None
 
 
 def _title(what: str, about: About) -> str:
