@@ -62,7 +62,7 @@ def small(empty_folder, monkeypatch):
 LEAVES = {
     "lightning-attractors": ["runs/sa_node_letters/version_0/figures/strip.pdf"],
     "How robust is my classifier?": [
-        "robustness/PGD_gallery.png",
+        "robustness/PGD.png",
         "lightning_logs/version_0/robustness/pgd_radius.json",
     ],
     "Your data": ["runs/photos/version_0/predict/predictions.csv", "runs/photos/version_0/results.json"],

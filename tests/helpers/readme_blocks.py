@@ -9,6 +9,8 @@ from unittest import mock
 import lightning as L
 from command_line import run
 
+import lightning_attractors.cli  # noqa: F401 - its trainer must not be made of the short one
+
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What the page does not show: a run is of two batches of each kind
 _LIMITS = {f"limit_{split}_batches": 2 for split in ("train", "val", "test", "predict")}
