@@ -69,7 +69,7 @@ class GraphRadius(nn.Module):
         self.register_buffer("lost", lost)
 
     def excess(self, images: Tensor, logits: Tensor, others: Tensor) -> float:
-        """By how much margins of two evaluations differ beyond what the radii allow for; at most 0 if they may.
+        """By how much margins of two evaluations differ beyond what the radii allow for, if it is above 0.
 
         Args:
             images: shape (B, ...).

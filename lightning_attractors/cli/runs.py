@@ -105,7 +105,7 @@ def _trains(folder: Path) -> bool:
 def read_config(path: Path) -> dict[str, Any] | None:
     """The content of a run's config, or None where there is none that can be read."""
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return config if isinstance(config, dict) else None

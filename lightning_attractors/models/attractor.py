@@ -297,9 +297,9 @@ class AttractorClassifier(BackboneClassifier):
     def certified_radii(self, images: Tensor, labels: Tensor) -> Tensor:
         """Radii within which images (B, C, H, W) are proved to keep their labels (B,) at the evaluation.
 
-        In ``certified_norm``, by tubes: see :mod:`~lightning_attractors.certificates.tubes`. In image space where pixels are the
-        nodes, or behind a backbone whose Lipschitz constant is certified. An image takes at most about
-        ``certified_seconds``; then it keeps what is proved so far.
+        In ``certified_norm``, by tubes: see :mod:`~lightning_attractors.certificates.tubes`. In image space
+        where pixels are the nodes, or behind a backbone whose Lipschitz constant is certified. An image takes
+        at most about ``certified_seconds``; then it keeps what is proved so far.
 
         Returns:
             Shape (B,), float64; 0 where the label does not win.

@@ -44,9 +44,9 @@ trainer:
     saved = yaml.safe_load((RUN / "config.yaml").read_text())
     assert saved["data"]["init_args"]["transforms"][0]["init_args"]["degrees"] == 10
     assert json.loads((RUN / "stability.json").read_text())["equilibria"] == 3
-    assert (RUN / "figures/final_states.png").is_file()
+    assert (RUN / "figures/strip.png").is_file()
     run("predict", *settings, "--ckpt_path", "last")
-    (predictions,) = Path("runs").rglob("predictions.csv")
+    predictions = RUN / "predict/predictions.csv"
     assert len(list(csv.DictReader(predictions.open()))) == 6
 
 
