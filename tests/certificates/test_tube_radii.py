@@ -58,15 +58,11 @@ def test_no_attack_at_an_images_own_radius_succeeds(kind, integrator, norm, gene
 def test_the_method_for_many_nodes_is_beaten_by_no_attack_either(generator, monkeypatch):
     flight = flight_of_small(small_model("wells", nodes=12, classes=4, steps=10))
     states, labels = images_of(flight, 10, generator)
-    search = tube_radii._Search(flight, states, labels, 60.0)
-    search.by_tubes(None, "l2", basin=False)
-    few = search.radii
     for module in (tube_radii, euler_flights):
         monkeypatch.setattr(module, "MOST_NODES_OF_BLOCKS", 5)
     many = class_radii(flight, states, labels)
     assert (many > 0.01).sum() >= 5
     assert (smallest_margin(flight, states, labels, many, "l2", generator) > 0)[many > 0].all()
-    assert (many <= 1.05 * few).all()
 
 
 def test_49_nodes_are_beaten_by_no_attack(generator):

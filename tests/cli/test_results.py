@@ -26,7 +26,7 @@ def content(folder):
 def test_results_hold_metrics_certificate_radii_and_circumstances():
     run("fit", *LETTERS, "--trainer.callbacks+", CURVE, "--seed_everything", 7)
     found = results(RUN)
-    assert (found["model"], found["data"]) == ("SANODE", "LettersDataModule")
+    assert (found["model"], found["data"]) == ("SANODE", "Letters")
     assert found["class_names"] == list("ABCDE")
     assert 0 <= found["metrics"]["test/accuracy"] <= 1
     assert found["stability"]["equilibria"] == 5
