@@ -7,6 +7,7 @@ from lightning_attractors.robustness import (
     fit_logistic,
     measure,
     result_line,
+    usual_among,
     usual_strengths,
 )
 
