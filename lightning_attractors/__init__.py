@@ -14,14 +14,17 @@ if TYPE_CHECKING:
         BasinPictures,
         FiniteLoss,
         FScore,
+        Predictions,
         RobustnessCurve,
         StabilityCertificate,
     )
     from lightning_attractors.data import (
         CIFAR10DataModule,
         FashionMNISTDataModule,
+        ImageFolderDataModule,
         LettersDataModule,
         MNISTDataModule,
+        TorchvisionDataModule,
     )
     from lightning_attractors.models import (
         CVFR,
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
         SANODE,
         AttractorClassifier,
         BackpropCNN,
+        FieldClassifier,
         KrotovHopfield,
         NonexpansiveNet,
     )
@@ -47,13 +51,17 @@ __all__ = [
     "CIFAR10DataModule",
     "FScore",
     "FashionMNISTDataModule",
+    "FieldClassifier",
     "FiniteLoss",
+    "ImageFolderDataModule",
     "KrotovHopfield",
     "LettersDataModule",
     "MNISTDataModule",
     "NonexpansiveNet",
+    "Predictions",
     "RobustnessCurve",
     "StabilityCertificate",
+    "TorchvisionDataModule",
     "TwoPhaseTrainer",
     "__version__",
 ]

@@ -39,8 +39,8 @@ def keep_figure(trainer: L.Trainer, folder: Path, name: str, figure: Figure) -> 
 
 
 def class_names(trainer: L.Trainer) -> Sequence[str]:
-    """The names of the classes of the trainer's data module, or none."""
-    return class_names_of(trainer.datamodule)  # type: ignore[attr-defined]
+    """The names of the classes, by the module or else the data module, or none."""
+    return class_names_of(trainer.lightning_module) or class_names_of(trainer.datamodule)  # type: ignore[attr-defined]
 
 
 def _tag(name: str) -> str:

@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
-from lightning_attractors.callbacks.output import run_folder, write_atomically
+from lightning_attractors.callbacks.output import class_names, run_folder, write_atomically
 from lightning_attractors.callbacks.radii_in_time import RadiiInTime
-from lightning_attractors.contracts import class_names_of, files_of
+from lightning_attractors.contracts import files_of
 from lightning_attractors.errors import require
 from lightning_attractors.writing import csv_table
 
@@ -68,8 +68,7 @@ class Predictions(Callback):
         if not (self._are_logits and self._rows):
             print("no predictions.csv: the model's predictions are not logits of shape (B, K)")
             return
-        names = class_names_of(pl_module) or class_names_of(trainer.datamodule)  # type: ignore[attr-defined]
-        columns = self._columns(names, _files(trainer))
+        columns = self._columns(class_names(trainer), _files(trainer))
         path = run_folder(trainer) / "predictions.csv"
         write_atomically(path, csv_table(list(columns), zip(*columns.values(), strict=True)))
         told = f"; {self._radii}" if str(self._radii) else ""
@@ -96,7 +95,7 @@ def _are_labels(given: Any, classes: Tensor) -> bool:
 
 
 def _named(classes: Sequence[int | None], names: Sequence[str]) -> list[str | None]:
-    return [names[one] if one is not None and one < len(names) else None for one in classes]
+    return [names[one] if one is not None and 0 <= one < len(names) else None for one in classes]
 
 
 def _files(trainer: L.Trainer) -> list[str]:

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lightning_attractors.callbacks.output import log_figure, log_scalars, run_folder
+from lightning_attractors.callbacks.output import class_names, log_figure, log_scalars, run_folder
 from lightning_attractors.callbacks.robustness_certificate import certificate_of
 from lightning_attractors.callbacks.robustness_trainer import (
     LogitsFunction,
@@ -260,7 +260,7 @@ class RobustnessCurve(Callback):
             rank_zero_info(found.line(summary))
         else:
             self.certificate = summary
-        figures = draw(found, summary)
+        figures = draw(found, {**summary, "class_names": class_names(trainer)})
         for ending, figure in figures.items():
             log_figure(trainer, f"robustness/{found.name}{ending}", figure)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -8,10 +8,9 @@ from typing import Any
 from torch import nn
 
 from lightning_attractors.callbacks.equilibria import finite_or_none
+from lightning_attractors.certificates import MOST_NODES_OF_BLOCKS
 from lightning_attractors.contracts import FoundTraps, equilibria_of, traps_of
 from lightning_attractors.errors import SettingError
-
-_MOST_NODES = 128
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ def look_for_traps(module: nn.Module) -> TrapReport:
     assert equilibria is not None
     assert traps is not None
     nodes = equilibria().shape[1]
-    if nodes > _MOST_NODES:
-        return TrapReport([], f"not looked for in {nodes} nodes: at most {_MOST_NODES}")
+    if nodes > MOST_NODES_OF_BLOCKS:
+        return TrapReport([], f"not looked for in {nodes} nodes: at most {MOST_NODES_OF_BLOCKS}")
     try:
         return TrapReport(_entries(traps()))
     except SettingError as error:

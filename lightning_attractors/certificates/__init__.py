@@ -13,7 +13,7 @@ from lightning_attractors.certificates.equilibria import (
     spectrum,
 )
 from lightning_attractors.certificates.faithful import interval_logits, l2_logits, require_faithful
-from lightning_attractors.certificates.flights import Flight, flight
+from lightning_attractors.certificates.flights import MOST_NODES_OF_BLOCKS, Flight, flight
 from lightning_attractors.certificates.float32_errors import Evaluation
 from lightning_attractors.certificates.graph_radii import GraphRadius, l2_graph_radius, linf_graph_radius
 from lightning_attractors.certificates.guards import (
@@ -48,6 +48,7 @@ from lightning_attractors.certificates.tubes import Tube, ball
 from lightning_attractors.norms import NormName
 
 __all__ = [
+    "MOST_NODES_OF_BLOCKS",
     "UNIT",
     "EquilibriumCertificate",
     "Evaluation",

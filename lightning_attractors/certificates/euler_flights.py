@@ -60,8 +60,8 @@ class PreparedFlight:
     coupling_norm: float
 
     def first_order(self) -> Tensor:
-        """Radii (B,) at which first order alone would lose the label: none that holds is larger."""
-        margins = self.flight.margins_at(self.centers[-1], self.centers[-1].abs(), self.labels)
+        """Radii (B,) at which first order alone would lose the label: about the most there is to prove."""
+        margins = self.flight.margins_at(self.centers[-1], torch.zeros_like(self.centers[-1]), self.labels)
         radii = margins / self.gradients.clamp(min=1e-300)
         return radii.scatter(1, self.labels[:, None], torch.inf).amin(dim=1).clamp(min=0)
 

@@ -68,6 +68,21 @@ class GraphRadius(nn.Module):
         self.register_buffer("rates", rates)
         self.register_buffer("lost", lost)
 
+    def excess(self, images: Tensor, logits: Tensor, others: Tensor) -> float:
+        """By how much margins of two evaluations differ beyond what the radii allow for, if it is above 0.
+
+        Args:
+            images: shape (B, ...).
+            logits: of one evaluation, shape (B, K).
+            others: of the other one, shape (B, K).
+        """
+        labels = logits.argmax(dim=1)
+        one, other = (
+            self.unit * (x.double().gather(1, labels[:, None]) - x.double()) for x in (logits, others)
+        )
+        distance = (images.flatten(1).double() - self.centre).square().sum(dim=1, keepdim=True).sqrt()
+        return float(((one - other).abs() - self.lost[labels] - self.growth * distance).max())
+
     def forward(self, images: Tensor, logits: Tensor) -> Tensor:
         """Radii (B,), float32, of images (B, ...) and their logits (B, K); 0 where there is none."""
         exact, pixels = self.unit * logits.double(), images.flatten(1).double()

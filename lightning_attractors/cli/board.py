@@ -87,8 +87,8 @@ class BoardLogger(TensorBoardLogger):
         """Write the settings and the results so far to where HParams compares runs, over what was there."""
         # in brackets, by which they come first among the columns
         results = {f"(result) {name}": value for name, value in sorted(self.results.items())}
-        curves = {name: 0.0 for name in ("val/accuracy", "val/loss") if name in self._curves}
-        summaries = hparams({**results, **settings}, curves)
+        # without an experiment's: TensorBoard would show the columns of the first run's alone
+        _, *summaries = hparams({**results, **settings}, {})
         events = [Event(wall_time=time.time(), file_version="brain.Event:2")]
         events += [Event(wall_time=time.time(), summary=summary) for summary in summaries]
         content = io.BytesIO()

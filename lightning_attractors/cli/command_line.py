@@ -278,7 +278,7 @@ class AttractorsCLI(LightningCLI):
             kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), CheckpointFiles()]
         trainer = self._instantiate_trainer({**config, **kwargs}, extra)
         self.beginning.at(trainer)
-        if not config.fast_dev_run:
+        if not config.fast_dev_run and self.subcommand == "fit":
             trainer.loggers = [*trainer.loggers, MetricsFile(run_folder(trainer))]
         return trainer
 
@@ -333,7 +333,10 @@ class AttractorsCLI(LightningCLI):
         if self.trainer.is_global_zero:
             print(f"results are in {folder}")
 
-    before_predict = before_validate
+    def before_predict(self) -> None:
+        self._say_whose_weights()
+        devices = self.trainer.world_size
+        require(devices == 1, "trainer.devices", devices, "must be 1: one process writes the predictions")
 
     def _say_whose_weights(self) -> None:
         """Say which checkpoint is used, and refuse to measure weights that nobody has trained."""

@@ -135,7 +135,7 @@ def with_bases(path: Path, builds_on_it: tuple[Path, ...] = ()) -> list[str]:
 def _settings(path: Path) -> dict[str, Any]:
     """The settings of a file; none if it is no config, which the parser is the one to say."""
     try:
-        settings = get_loader("yaml")(path.read_text())
+        settings = get_loader("yaml")(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return settings if isinstance(settings, dict) else {}

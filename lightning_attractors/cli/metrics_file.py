@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import time
 from argparse import Namespace
@@ -56,7 +57,9 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._write()
+        # Of a run that has failed it is what failed that is to be told, such as a full disk
+        with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
+            self._write()
 
     def _read(self) -> dict[int, dict[str, Any]]:
         """The rows of the file by their steps; none where there is no file of ours."""

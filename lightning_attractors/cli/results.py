@@ -15,7 +15,7 @@ import lightning as L
 import torch
 
 from lightning_attractors.callbacks import RobustnessCurve, StabilityCertificate
-from lightning_attractors.contracts import class_names_of
+from lightning_attractors.contracts import class_names_of, data_name
 from lightning_attractors.process import processor_name
 from lightning_attractors.robustness import versions
 from lightning_attractors.writing import run_folder, write_atomically
@@ -41,7 +41,7 @@ def leave_results(trainer: L.Trainer, weights: str | None, seconds: Mapping[str,
     module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
     content = {
         "model": type(module).__name__,
-        "data": None if data is None else type(data).__name__,
+        "data": data_name(data) or None,
         "class_names": list(class_names_of(module) or class_names_of(data)),
         "checkpoint": weights,
         "metrics": {name: _number(value) for name, value in sorted(trainer.callback_metrics.items())},
@@ -54,7 +54,10 @@ def leave_results(trainer: L.Trainer, weights: str | None, seconds: Mapping[str,
         "git": _git(),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    write_atomically(folder / FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    path = folder / FILE
+    if "training" not in seconds and path.exists():
+        path = folder / f"{path.stem}_test{path.suffix}"  # the training's stays
+    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return folder
 
 

@@ -22,7 +22,7 @@ RESUMED = "config_resumed.yaml"  # the settings with which a run goes on
 _THREADS = ", threads: "
 # What only the subcommands that train nothing have in their config.
 _EVALUATES = {"verbose", "return_predictions"}
-_IN_FOLDERS = ("TensorBoardLogger", "CSVLogger")  # which take any name for that of a folder
+_IN_FOLDERS = ("BoardLogger", "TensorBoardLogger", "CSVLogger")  # which take any name for that of a folder
 
 
 def configured_loggers(trainer: Any) -> list[Any]:
@@ -105,7 +105,7 @@ def _trains(folder: Path) -> bool:
 def read_config(path: Path) -> dict[str, Any] | None:
     """The content of a run's config, or None where there is none that can be read."""
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return config if isinstance(config, dict) else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,6 +14,8 @@ from lightning.pytorch.callbacks import LearningRateFinder
 from lightning_attractors.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_attractors.cli.runs import configured_loggers
 from lightning_attractors.cli.told_by_data import LINKED
+from lightning_attractors.cli.usage import class_at
+from lightning_attractors.contracts import linked_of
 from lightning_attractors.errors import require
 from lightning_attractors.models import AttractorClassifier, Classifier
 
@@ -61,7 +62,10 @@ def check_settings(config: Namespace, trains: bool) -> None:
 def limit_epochs(trainer: Namespace) -> bool:
     """Have a training end after a few epochs where nothing else ends it; whether that is so."""
     endless = trainer.get("max_epochs") is None and trainer.get("max_steps") == -1
+    ending = ("EarlyStopping", "Timer")
+    paths = [str(one.get("class_path", "")) for one in trainer.get("callbacks") or []]
     endless = endless and trainer.get("max_time") is None
+    endless = endless and not any(path.rpartition(".")[2] in ending for path in paths)
     if endless:
         trainer.max_epochs = EPOCHS
     return endless
@@ -80,8 +84,7 @@ def usual_callbacks(config: Namespace, arguments: Sequence[str]) -> list[str]:
     spoken = any(argument.startswith("--trainer.callbacks") for argument in arguments)
     if spoken or config.get("config") or config.trainer.callbacks is not None or config.get("model") is None:
         return []
-    module, _, name = config.model.class_path.rpartition(".")
-    if not issubclass(getattr(import_module(module), name), AttractorClassifier):
+    if not issubclass(class_at(config.model.class_path), AttractorClassifier):
         return []
     return [f"--trainer.callbacks+={callback}" for callback in _ATTRACTOR_CALLBACKS]
 
@@ -99,8 +102,9 @@ def check_linked(given: Mapping[str, Any], model: Any, data: Any) -> None:
     """
     defaults = inspect.signature(type(model)).parameters
     for name in LINKED:
-        if name in given and hasattr(data, name):
-            value, theirs = given[name], getattr(data, name)
+        theirs = linked_of(data, name)
+        if name in given and theirs is not None:
+            value = given[name]
             default = defaults[name].default if name in defaults else value  # of a base's we do not know it
             same = value is None or _as_list(value) in (_as_list(theirs), _as_list(default))
             require(same, f"model.{name}", value, f"must be left out, or be the data's own, {theirs}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from lightning_attractors.cli.usage import class_at
 from lightning_attractors.contracts import classes_of, labels_of, linked_of
 
 LINKED = ("num_classes", "image_shape")
@@ -77,6 +77,5 @@ def look(data: LightningDataModule) -> Seen | None:
 
 
 def _default(class_path: str, name: str) -> Any:
-    module, _, kind = class_path.rpartition(".")
-    parameter = inspect.signature(vars(importlib.import_module(module))[kind]).parameters.get(name)
+    parameter = inspect.signature(class_at(class_path)).parameters.get(name)
     return None if parameter is None else parameter.default

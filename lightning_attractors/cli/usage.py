@@ -59,6 +59,12 @@ def program() -> str:
     return "python -m lightning_attractors" if Path(sys.argv[0]).name == "__main__.py" else "attractors"
 
 
+def class_at(path: str) -> Any:
+    """The class of a class path."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def subparsers(parser: Any) -> dict[str, Any]:
     """The parsers of a parser's subcommands by their names."""
     found = (action.choices for action in parser._actions if isinstance(action.choices, dict))

@@ -39,10 +39,10 @@ def batch_size_of(data: Any) -> int | None:
     return size
 
 
-def class_names_of(data: Any) -> Sequence[str]:
+def class_names_of(data: Any) -> list[str]:
     """The names of a data module's classes, or none."""
-    names: Sequence[str] = getattr(data, "class_names", ())
-    return names
+    names = getattr(data, "class_names", None)
+    return [] if names is None else [str(name) for name in names]
 
 
 def data_name(data: Any) -> str:

@@ -1,4 +1,4 @@
-"""Who keeps which contract: the one place where attributes are looked up by their names."""
+"""Who keeps which contract: where attributes are looked up by their names, as in no other room."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class InMemoryDataModule(L.LightningDataModule):
         flip: whether training images are mirrored left to right with probability ½.
         gaussian_noise: standard deviation of normal noise that is added to training images alone, which then
             leave [0, 1]; at least 0.
-        seed: seed of noise, shifts, flips, transforms and training order, at least 0.
+        seed: seed of noise, shifts, flips and training order, and of transforms; at least 0.
         transforms: change training images further, one by one, after shifts and flips: modules such as those
             of ``torchvision.transforms.v2`` that take bytes (C, H, W) to as many, or to numbers in [0, 1].
 

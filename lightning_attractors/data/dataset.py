@@ -57,10 +57,12 @@ class InMemoryDataset(Dataset[tuple[Tensor, Tensor]]):
             in [0, 1], at random by torch's generator.
 
     Attributes:
+        files: of the images, in their order, where each has one.
         features: (n, ...), what is served in place of the images, if a trainer has computed it from them.
     """
 
     features: Tensor | None = None
+    files: list[str] | None = None
 
     def __init__(
         self,

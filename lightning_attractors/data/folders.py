@@ -94,9 +94,10 @@ class ImageFolderDataModule(PictureDataModule):
         _note([path for classes in files.values() for paths in classes.values() for path in paths])
         return {split: self._pictures(list(classes.values())) for split, classes in images.items()}
 
-    def files(self, split: str) -> list[str]:
-        """After ``setup``, the paths of the images of ``train``, ``val`` or ``test``, in their order."""
-        return [_readable(path) for path in self.splits[split].items]
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        for split, dataset in self.datasets.items():
+            dataset.files = [_readable(path) for path in self.splits[split].items]
 
     def _pictures(self, classes: list[list[Path]]) -> Pictures:
         paths = [path for files in classes for path in files]
@@ -111,10 +112,17 @@ class ImageFolderDataModule(PictureDataModule):
         names = [folder.name for folder in _folders(root)]
         require(len(names) > 0, "root", self.root, f"must hold {_LAYOUT}; it has no folders")
         if "train" not in names:
+            self._require_no_splits(root)
             return {"train": root}
         others = sorted({*names} - {*_SPLITS})
         require(not others, "root", self.root, f"must have only val and test beside train; it has {others}")
         return {name: root / name for name in _SPLITS if name in names}
+
+    def _require_no_splits(self, root: Path) -> None:
+        """Refuse folders that hold folders alone: splits of other names, which are no classes."""
+        below = [folder for folder in _folders(root) if _folders(folder)]
+        splits = [folder.name for folder in below if not any(map(_is_image, folder.iterdir()))]
+        require(not splits, "root", self.root, f"must hold {_LAYOUT}; {splits} hold folders, and no images")
 
     def _check_classes(self) -> None:
         """See that there are classes, the same in every split."""
@@ -160,7 +168,13 @@ def _folders(folder: Path) -> list[Path]:
 
 def _class_folders(folder: Path) -> dict[str, Path]:
     """The folders of the classes by their names: systems write the same umlaut in more than one way."""
-    return {unicodedata.normalize("NFC", _readable(path.name)): path for path in _folders(folder)}
+    found: dict[str, Path] = {}
+    for path in _folders(folder):
+        name = unicodedata.normalize("NFC", _readable(path.name))
+        valid = f"must have classes of different names: {found.get(name)} and {path} have the same"
+        require(name not in found, "root", str(folder), valid)
+        found[name] = path
+    return found
 
 
 def _files(folder: Path) -> list[Path]:

@@ -54,7 +54,8 @@ class TorchvisionDataModule(PictureDataModule):
         options: dict[str, Any] | None = None,
         **pictures: Unpack[PictureSettings],
     ) -> None:
-        self.dataset_name, self.root, self.download, self.options = name, root, download, dict(options or {})
+        self.name = self.dataset_name = name
+        self.root, self.download, self.options = root, download, dict(options or {})
         self._parts = self._load(_class_of(name))
         self.image_shape = self._image_shape(image_size, channels)
         super().__init__(**pictures)

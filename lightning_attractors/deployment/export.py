@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attractors.deployment.formats import FORMATS, FormatName
-from lightning_attractors.deployment.graph import OUTPUTS, traced
+from lightning_attractors.deployment.graph import OUTPUTS, Graph, traced
 from lightning_attractors.errors import require
 from lightning_attractors.norms import NormName
 from lightning_attractors.writing import write_atomically
@@ -83,10 +83,13 @@ def export_model(
         batches = [images, images[:1]]
         logits = [graph.model(batch) for batch in batches]
         run = file.read(content)
-        found = [run(batch)[0] for batch in batches]
-    difference, largest = max(map(_difference, found, logits)), float(logits[0].abs().max())
+        found = [run(batch) for batch in batches]
+    difference = max(_difference(given[0], expected) for given, expected in zip(found, logits, strict=True))
+    largest = float(logits[0].abs().max())
     valid = f"must give the model's logits, which are up to {largest:.3g}"
     require(difference <= _TOLERANCE * max(1.0, largest), "export", f"off by {difference:.3g}", valid)
+    for batch, expected, given in zip(batches, logits, found, strict=True):
+        _require_radii(graph, batch, expected, given)
     write_atomically(Path(path), content)
     norm = None if graph.radius is None else graph.radius.norm
     return Exported(Path(path), image_shape, logits[0].shape[1], norm, difference, largest, len(images))
@@ -105,7 +108,20 @@ def _quiet_exporters() -> Iterator[None]:
             logging.disable(before)
 
 
+def _require_radii(graph: Graph, images: Tensor, logits: Tensor, found: Sequence[Tensor]) -> None:
+    """Refuse a graph whose logits differ by more than its radii allow for, or that gives other radii."""
+    if graph.radius is None:
+        return
+    excess = graph.radius.excess(images, logits, found[0])
+    valid = "must differ from the model's no more than rounding may, for certified radii"
+    require(excess <= 0, "export", f"margins off by {excess:.3g} more", valid)
+    radii = graph.radius(images, found[0])
+    same = torch.allclose(found[1], radii, rtol=1e-4, atol=1e-7)
+    require(same, "export", "certified_radius", "must be as it is computed here")
+
+
 def _difference(found: Tensor, expected: Tensor) -> float:
     same = found.shape == expected.shape
     require(same, "export", f"logits of shape {tuple(found.shape)}", f"must be of {tuple(expected.shape)}")
+    require(bool(found.isfinite().all()), "export", "logits", "must be finite")
     return float((found - expected).abs().max())

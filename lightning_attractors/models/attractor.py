@@ -295,11 +295,11 @@ class AttractorClassifier(BackboneClassifier):
         return self.num_realisations == 1 and self.noise(NoiseStream.FORWARD, 0, 0) is None
 
     def certified_radii(self, images: Tensor, labels: Tensor) -> Tensor:
-        """L2 radii within which images (B, C, H, W) are proved to keep their labels (B,) at the evaluation.
+        """Radii within which images (B, C, H, W) are proved to keep their labels (B,) at the evaluation.
 
-        By tubes: see :mod:`~lightning_attractors.certificates.tubes`. In image space where pixels are the
-        nodes, or behind a backbone whose Lipschitz constant is certified. An image takes at most about
-        ``certified_seconds``; what is not finished counts as 0.
+        In ``certified_norm``, by tubes: see :mod:`~lightning_attractors.certificates.tubes`. In image space
+        where pixels are the nodes, or behind a backbone whose Lipschitz constant is certified. An image takes
+        at most about ``certified_seconds``; then it keeps what is proved so far.
 
         Returns:
             Shape (B,), float64; 0 where the label does not win.

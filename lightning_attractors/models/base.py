@@ -76,16 +76,17 @@ class Classifier(MeasuredModule):
         works = not precision.endswith("16-true") or precision in valid
         require(works, "trainer.precision", precision, f"must be one of {valid} for {type(self).__name__}")
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.class_names = list(class_names_of(datamodule)) or self.class_names
+        if stage == "fit" or not self.class_names:
+            self.class_names = class_names_of(datamodule) or self.class_names
 
     def predict_image(self, path: str | Path) -> Prediction:
         """Class, confidence and, where the model has a certificate, certified radius of the image in a file.
 
-        The file may be grey or coloured and of any size: it is brought to the model's ``image_shape``, and to
-        [0, 1]. Whether the strokes of a letter are light or dark is not.
+        The file may be grey or coloured and of any size, and what is transparent counts as white: it is
+        brought to the model's ``image_shape``, and to [0, 1]. Whether strokes are light or dark is not.
 
         Raises:
-            SettingError: naming the file, if it is no image, or some of it is transparent.
+            SettingError: naming the file, if it is no image.
         """
         return predict_file(self, path)
 

@@ -52,7 +52,11 @@ def predict_file(model: Classifier, path: str | Path) -> Prediction:
     valid = f"must be a setting of {type(model).__name__}, for images to be brought to it"
     require(shape is not None, "image_shape", shape, valid)
     require(shape[0] in (1, 3), "image_shape", tuple(shape), "must have 1 or 3 channels, for image files")
-    image = (read_image(path, tuple(shape)).float() / 255)[None].to(next(model.parameters()))
+    image = (
+        (read_image(path, tuple(shape)).float() / 255)[None]
+        .to(model.device)
+        .to(next(model.parameters(), torch.zeros(())).dtype)
+    )
     with evaluating(model):
         confidence, label = model(image).double().softmax(dim=1).max(dim=1)
         radius, norm = _radius(model, image, label)

@@ -64,7 +64,7 @@ from lightning_attractors.robustness.smoothing import (
 )
 from lightning_attractors.robustness.spectral import SpectralProbe, robust_fraction
 from lightning_attractors.robustness.summaries import versions
-from lightning_attractors.robustness.usual import usual_strengths
+from lightning_attractors.robustness.usual import usual_among, usual_strengths
 
 __all__ = [
     "CORRUPTIONS",
@@ -124,6 +124,7 @@ __all__ = [
     "scalars",
     "smoothed_radii",
     "unchanged_random_numbers",
+    "usual_among",
     "usual_strengths",
     "verdict",
     "versions",

@@ -34,7 +34,7 @@ def draw(
 
     Args:
         found: what was measured.
-        about: for the titles: ``model``, ``data`` and ``split``, as far as they are known.
+        about: for the titles: ``model``, ``data``, ``split`` and ``class_names``, as far as they are known.
     """
     about = about or {}
     if isinstance(found, CertificateReport):
@@ -49,7 +49,7 @@ def draw(
 @in_style
 def draw_attack(found: AttackReport, about: About) -> Figure:
     """An attack's curve, with the smoothed classifier's where both are in L2, or why there is no R."""
-    norm = _norm_of(found)
+    norm = found.strength_norm
     counted, reason = int(found.counts.sum()), "" if found.robustness is not None else found.reason
     title = _title(f"{found.name}{f' in {SYMBOLS[norm]}' if norm else ''}", about)
     figure = draw_curve(title, _with_certificate(found), found.fit, found.confidence, counted, found.norm)
@@ -78,12 +78,11 @@ def _with_certificate(found: AttackReport) -> Curve:
     return replace(curve, certified=held.double().mean(dim=1))
 
 
-def _norm_of(found: AttackReport) -> NormName | None:
-    """The norm that an attack's strengths are in, where it is known."""
-    norm = str(found.trial.arguments.get("norm", "")).lower()
-    if norm in SYMBOLS:
-        return norm
-    return "linf" if isinstance(found.trial, RadiusSearch) else None
+def _named(said: tuple[int, float], about: About) -> str:
+    """A predicted class, by its name where there is one, and the confidence."""
+    names: Sequence[str] = about.get("class_names") or ()
+    label, confidence = said
+    return f"{names[label] if label < len(names) else f'class {label}'} at {confidence:.2f}"
 
 
 def _title(what: str, about: About) -> str:
@@ -196,13 +195,15 @@ def draw_gallery(examples: Sequence[Example], about: About | None = None) -> Fig
         about: as of :func:`draw`.
     """
     figure = Figure(figsize=(0.7 * PAGE, 1.8 * len(examples) + 0.3))
-    figure.suptitle(_title("images that were broken", about or {}), fontsize=9)
+    about = about or {}
+    figure.suptitle(_title("images that were broken", about), fontsize=9)
     axes = figure.subplots(len(examples), 3, squeeze=False)
     for row, example in zip(axes, examples, strict=True):
         change = example.attacked - example.image
         largest = float(change.abs().max())
         middle = 0.5 + 0.5 * change / max(largest, 1e-12)
-        titles = (f"image {example.index}: {example.before}", f"change: ±{largest:.3g}", example.after)
+        before, after = (_named(said, about) for said in (example.before, example.after))
+        titles = (f"image {example.index}: {before}", f"change: ±{largest:.3g}", after)
         for axis, picture, title in zip(row, (example.image, middle, example.attacked), titles, strict=True):
             axis.imshow(_plane(picture), cmap="gray", vmin=0, vmax=1)
             axis.set_title(title, fontsize=8)

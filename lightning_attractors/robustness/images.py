@@ -104,15 +104,15 @@ class Example:
         index: its place among all images.
         image: (C, H, W).
         attacked: (C, H, W).
-        before: predicted class and confidence, in words.
+        before: predicted class and confidence.
         after: the same of the attacked image.
     """
 
     index: int
     image: Tensor
     attacked: Tensor
-    before: str
-    after: str
+    before: tuple[int, float]
+    after: tuple[int, float]
 
 
 def rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int, most: int) -> Iterator[Batch]:

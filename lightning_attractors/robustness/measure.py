@@ -336,10 +336,10 @@ class _Measurement:
         if not len(rows):
             return []
         images, attacked = batch.images[rows], outcome.adversarial.cpu()[rows]
-        columns = (clean.index[rows].tolist(), images, attacked, self._titles(images), self._titles(attacked))
+        columns = (clean.index[rows].tolist(), images, attacked, self._said(images), self._said(attacked))
         return [Example(*values) for values in zip(*columns, strict=True)]
 
-    def _titles(self, images: Tensor) -> list[str]:
-        """Class and confidence of every image, in words."""
+    def _said(self, images: Tensor) -> list[tuple[int, float]]:
+        """Class and confidence of every image."""
         confidence, classes = self.logits_fn(images.to(self.device)).double().softmax(dim=1).max(dim=1)
-        return [f"class {k} at {c:.2f}" for k, c in zip(classes.tolist(), confidence.tolist(), strict=True)]
+        return list(zip(classes.tolist(), confidence.tolist(), strict=True))

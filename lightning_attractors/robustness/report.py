@@ -177,18 +177,29 @@ class AttackReport:
         return advice_on_fit(self.fit, self.images.radii[self.counts], bool(self.images.withstood.shape[1]))
 
     @property
+    def strength_norm(self) -> NormName | None:
+        """The norm that strengths are distances in; None where that is not known, as of corruptions."""
+        norm = str(self.trial.arguments.get("norm", "")).lower()
+        for name in NORMS:
+            if norm == name:
+                return name
+        return "linf" if isinstance(self.trial, RadiusSearch) else None
+
+    @property
     def accuracy_at(self) -> dict[str, float]:
         """The share of all images that are right at the usual strengths, by how these are written.
 
         See :func:`~lightning_attractors.robustness.usual_strengths`; of a sweep, those that it tried.
         """
         images, tried = self.images, self.trial.strengths
-        norm: NormName = "l2" if str(self.trial.arguments.get("norm")).lower() == "l2" else "linf"
         if images.withstood.shape[1]:
             found = dict(zip(tried, share(images.withstood.T).tolist(), strict=True))
-            return {name: found[one] for name, one in usual_among(norm, self.channels, tried).items()}
+            usually = usual_among(self.strength_norm, self.channels, tried)
+            return {name: found[one] for name, one in usually.items()}
         reach = self.trial.reach
-        usual = usual_strengths(norm, self.channels, max(reach) if isinstance(reach, list) else reach)
+        usual = usual_strengths(
+            self.strength_norm or "linf", self.channels, max(reach) if isinstance(reach, list) else reach
+        )
         shares = relative_accuracy(images.radii, torch.tensor(list(usual.values()), dtype=torch.float64))
         return dict(zip(usual, shares.tolist(), strict=True))
 

@@ -26,16 +26,16 @@ def usual_strengths(norm: NormName, channels: int, reach: float) -> dict[str, fl
         >>> list(usual_strengths("linf", channels=3, reach=0.02))
         ['2/255', '4/255']
     """
-    usual = _L2 if norm == "l2" else _GREY if channels == 1 else _COLOUR
+    usual = _usual(norm, channels)
     within = {name: strength for name, strength in usual.items() if strength <= reach + 1e-9}
     return within or {f"{reach:.4g}": reach}
 
 
-def usual_among(norm: NormName, channels: int, tried: Sequence[float]) -> dict[str, float]:
+def usual_among(norm: NormName | None, channels: int, tried: Sequence[float]) -> dict[str, float]:
     """Those of some strengths that are usual; without any, the smallest, the middle and the largest.
 
     Args:
-        norm: that of the strengths.
+        norm: that of the strengths; None if they are none of a norm, of which none is usual.
         channels: of the images.
         tried: at least one.
 
@@ -44,7 +44,11 @@ def usual_among(norm: NormName, channels: int, tried: Sequence[float]) -> dict[s
         {'0.1': 0.1}
     """
     ordered = sorted(set(tried))
-    usual = usual_strengths(norm, channels, max(ordered)).items()
-    found = {name: one for name, usually in usual for one in ordered if abs(one - usually) < 1e-9}
+    usual = {} if norm is None else _usual(norm, channels)
+    found = {name: one for name, usually in usual.items() for one in ordered if abs(one - usually) < 1e-9}
     some = sorted({ordered[0], ordered[len(ordered) // 2], ordered[-1]})
     return found or {f"{one:.4g}": one for one in some}
+
+
+def _usual(norm: NormName, channels: int) -> dict[str, float]:
+    return _L2 if norm == "l2" else _GREY if channels == 1 else _COLOUR

@@ -1,6 +1,8 @@
+import dataclasses
+
 import pytest
 import torch
-from flying import flight_of_small, flown, on_sphere, small_model
+from flying import flight_of_small, flown, on_sphere, small_model, uncoupled
 
 from lightning_attractors.certificates import euler_flights
 from lightning_attractors.certificates.euler_flights import prepare
@@ -103,3 +105,57 @@ def test_with_products_of_jacobians_more_is_proved_than_with_norms(generator, mo
     held = [torch.stack([known.holds(r.expand(4)) for r in radii]) for known in (prepared, by_norms)]
     assert (held[0] >= held[1]).all()
     assert held[0].sum() > held[1].sum()
+
+
+def lost_beyond(prepared, radius):
+    """What `holds` adds to a form for third order, shape (B, C), without rounding."""
+    known, beyond = [], []
+    deviation, lost = euler_flights.PreparedFlight._deviation, euler_flights.PreparedFlight._lost
+    with pytest.MonkeyPatch.context() as patch:
+        keep = lambda *given: known.append(deviation(*given)) or known[-1]  # noqa: E731
+        add = lambda *given: beyond.append(lost(*given)) or beyond[-1]  # noqa: E731
+        patch.setattr(euler_flights.PreparedFlight, "_deviation", keep)
+        patch.setattr(euler_flights.PreparedFlight, "_lost", add)
+        prepared.holds(torch.full((len(prepared.labels),), radius, dtype=torch.float64))
+    return torch.stack([third for _, third in beyond]).sum(dim=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_margins_are_off_their_forms_by_is_bounded(kind, generator):
+    flight, starts, prepared = prepared_small(kind, generator)
+    radius, classes = 0.05, prepared.forms.classes
+    bound = lost_beyond(prepared, radius)
+    u = radius * on_sphere((200, 4, 9), "l2", generator)
+
+    def margins(x):
+        logits = flown(flight, x)[-1] @ flight.readout.T + flight.offsets
+        own = logits.gather(2, prepared.labels.expand(len(x), -1)[..., None])
+        return (own - logits).gather(2, classes.expand(len(x), -1, -1))
+
+    whole, middle = margins(starts + u), margins(starts[None])
+    for c in range(classes.shape[1]):
+        for b in range(4):
+            label, other = prepared.labels[b], classes[b, c]
+
+            def margin(x, label=label, other=other):
+                logits = flown(flight, x)[-1] @ flight.readout.T + flight.offsets
+                return logits[label] - logits[other]
+
+            half = torch.autograd.functional.hessian(margin, starts[b]) / 2
+            gradient = torch.autograd.functional.jacobian(margin, starts[b])
+            steps = u[:, b]
+            form = middle[0, b, c] + steps @ gradient + ((steps @ half) * steps).sum(dim=1)
+            off = (whole[:, b, c] - form).abs()
+            assert off.max() <= bound[b, c]
+            assert off.max() > 0
+
+
+def test_third_order_is_exact_for_one_node_and_one_step():
+    # half of it would be caught here: the cube's third derivative is the same everywhere
+    flight = dataclasses.replace(uncoupled(nodes=1), steps=1)
+    starts, radius = torch.full((1, 1), 0.5, dtype=torch.float64), 0.2
+    prepared = prepare(flight, starts, torch.tensor([0]))
+    row = (flight.readout[0] - flight.readout[prepared.forms.classes[0, 0]])[0]
+    third = flight.reaction.derivative(starts, 3)[0, 0] / 6
+    exact = (flight.dt * row * third * radius**3).abs()
+    assert lost_beyond(prepared, radius)[0, 0].item() == pytest.approx(exact.item(), rel=1e-6)

@@ -56,6 +56,11 @@ def test_charts_without_curves_are_left_out():
 def test_settings_are_there_from_the_start_and_the_newest_results_with_them(board):
     board.write_settings({"seed": 3, "model": "SANODE"})
     assert settings_on(events_of(board)) == {"seed": 3, "model": "SANODE"}
+    # with an experiment's description TensorBoard would show the columns of one run alone
+    assert list(events_of(board).PluginTagToContent("hparams")) == [
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+    ]
     for accuracy in (0.5, 0.75):  # as of a run that went on
         board.log_metrics({"test/accuracy": accuracy, "val/accuracy": accuracy}, 4)
         board.write_settings({"seed": 3, "model": "SANODE"})

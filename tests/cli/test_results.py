@@ -15,8 +15,8 @@ LETTERS = small("sa_node_letters")
 CURVE = "{class_path: RobustnessCurve, init_args: {attacks: [fgsm_radius], masking: false, max_images: 4}}"
 
 
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
+def results(folder, name="results.json"):
+    return json.loads((folder / name).read_text())
 
 
 def content(folder):
@@ -26,7 +26,7 @@ def content(folder):
 def test_results_hold_metrics_certificate_radii_and_circumstances():
     run("fit", *LETTERS, "--trainer.callbacks+", CURVE, "--seed_everything", 7)
     found = results(RUN)
-    assert (found["model"], found["data"]) == ("SANODE", "LettersDataModule")
+    assert (found["model"], found["data"]) == ("SANODE", "Letters")
     assert found["class_names"] == list("ABCDE")
     assert 0 <= found["metrics"]["test/accuracy"] <= 1
     assert found["stability"]["equilibria"] == 5
@@ -58,7 +58,6 @@ def test_tests_and_predictions_of_a_run_are_in_its_folder_and_lose_nothing(capsy
     assert content(RUN).items() >= before.items()
     for name in ("test", "test_2"):
         assert (RUN / name / "stability.json").exists()
-        assert (RUN / name / "metrics.csv").exists()
     assert results(RUN / "test")["metrics"] == results(RUN)["metrics"]
     assert results(RUN / "test_2")["metrics"] != results(RUN)["metrics"]
     assert (RUN / "validate" / "config.yaml").exists()
@@ -82,11 +81,12 @@ def test_a_version_that_is_asked_for_is_where_a_test_of_a_file_goes():
 def test_a_run_without_a_folder_of_its_own_keeps_its_config():
     settings = [*LETTERS, "--trainer.logger", "false", "--trainer.default_root_dir", "root"]
     run("fit", *settings)
-    before = (Path("root") / "config.yaml").read_bytes()
+    before, rows = ((Path("root") / name).read_bytes() for name in ("config.yaml", "metrics.csv"))
     run("test", *settings, "--ckpt_path", "best", "--data.noise_test", 0.5)
     assert (Path("root") / "config.yaml").read_bytes() == before
     assert "noise_test: 0.5" in (Path("root") / "config_test.yaml").read_text()
-    assert (Path("root") / "metrics.csv").exists()
+    assert (Path("root") / "metrics.csv").read_bytes() == rows
+    assert results(Path("root"))["metrics"] != results(Path("root"), "results_test.json")["metrics"]
 
 
 def test_a_checkpoint_predicts_an_image_in_a_file():

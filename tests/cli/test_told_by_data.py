@@ -44,9 +44,9 @@ trainer:
     saved = yaml.safe_load((RUN / "config.yaml").read_text())
     assert saved["data"]["init_args"]["transforms"][0]["init_args"]["degrees"] == 10
     assert json.loads((RUN / "stability.json").read_text())["equilibria"] == 3
-    assert (RUN / "figures/final_states.png").is_file()
+    assert (RUN / "figures/strip.png").is_file()
     run("predict", *settings, "--ckpt_path", "last")
-    (predictions,) = Path("runs").rglob("predictions.csv")
+    predictions = RUN / "predict/predictions.csv"
     assert len(list(csv.DictReader(predictions.open()))) == 6
 
 
@@ -78,7 +78,7 @@ def test_the_look_at_the_data_leaves_random_numbers_as_they_are():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "dicts"}, "error: batch='dict': must be images and labels, two tensors"),
+        ({"kind": "dicts"}, "error: unpack_batch=None: must be a callable that takes batches of"),
         ({"kind": "flat"}, "error: images of shape=(30,): must be (1, 28, 28), as the model's image_shape"),
         ({"kind": "bytes"}, "error: images='torch.uint8': must be torch.float32 in [0, 1]; of bytes"),
         ({"size": 65}, "error: image_shape=(1, 65, 64): each of 4,160 pixels would be a node, all of them"),

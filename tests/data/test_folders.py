@@ -47,11 +47,11 @@ def test_classes_are_the_folders_and_splits_have_a_share_of_each():
 
 def test_the_splits_hold_every_file_once_and_depend_on_their_seed_alone():
     one, same, other = ready(), ready(seed=5), ready(split_seed=1)
-    files = [one.files(split) for split in ("train", "val", "test")]
+    files = [one.datasets[split].files for split in ("train", "val", "test")]
     every = sorted(str(path) for path in Path("photos").rglob("*.*"))
     assert sorted([*files[0], *files[1], *files[2]]) == every
-    assert same.files("test") == one.files("test") != other.files("test")
-    first = Path(one.files("test")[0])
+    assert same.datasets["test"].files == one.datasets["test"].files != other.datasets["test"].files
+    first = Path(one.datasets["test"].files[0])
     assert first.parent.name == NAMES[one.datasets["test"].labels[0]]
 
 
@@ -60,7 +60,7 @@ def test_split_folders_are_used_and_a_missing_one_is_taken_from_train():
     write_folder("split/test", count=3)
     data = ready("split")
     assert counts(data) == {"train": [7] * 3, "val": [1] * 3, "test": [3] * 3}
-    assert all("split/test" in path for path in data.files("test"))
+    assert all("split/test" in path for path in data.datasets["test"].files)
     shutil.copytree("split/test", "split/val")
     assert counts(ready("split"))["train"] == [8] * 3
 
@@ -139,7 +139,7 @@ def test_files_that_are_no_images_are_left_out_or_refused():
     with pytest.warns(
         UserWarning, match=r"^1 files do not have the name of an image .*cat/readme.txt is one"
     ):
-        assert len(ready().files("train")) == 15
+        assert len(ready().datasets["train"].files) == 15
     Path("photos/cat/readme.txt").unlink()
     Path("photos/cat/broken.png").write_text("hello")
     expected = (

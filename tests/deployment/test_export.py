@@ -110,6 +110,25 @@ def test_a_graph_that_gives_other_logits_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda logits, radii: (1.001 * logits, radii), "margins off by .* more': must differ"),
+        (lambda logits, radii: (logits, 1.01 * radii), "certified_radius': must be as it is computed here"),
+        (lambda logits, radii: (logits * torch.nan, radii), "logits': must be finite"),
+    ],
+)
+def test_a_graph_whose_radii_do_not_fit_its_logits_is_not_written(change, reason, tmp_path, monkeypatch):
+    model, _ = small_model("NonexpansiveNet")
+    read = type(FORMATS["pt2"]).read
+    monkeypatch.setattr(
+        type(FORMATS["pt2"]), "read", lambda *given: lambda images: change(*read(*given)(images))
+    )
+    with pytest.raises(SettingError, match=reason):
+        export_model(model, tmp_path / "model.pt2", (1, 6, 6), "pt2")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
     model, _ = small_model("BackpropCNN")
     monkeypatch.setattr(type(FORMATS["onnx"]), "packages", ("onnx", "no_such_package"))

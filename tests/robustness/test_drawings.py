@@ -60,6 +60,17 @@ def test_the_certified_curve_is_below_the_attacked_one():
         assert certified.get_ydata()[0] == pytest.approx(1)
 
 
+def test_a_gallery_calls_classes_by_their_names():
+    settings = MeasureSettings(confidence=0.5, masking=False)
+    found = measure(Bright().eval(), [pictures()], ["pgd_radius"], settings=settings).attacks["pgd_radius"]
+    before, _, after = draw(found, {"class_names": ["dark", "light"]})["_gallery"].axes[:3]
+    names = {0: "dark", 1: "light"}
+    label, confidence = found.examples[0].before
+    assert before.get_title().endswith(f"{names[label]} at {confidence:.2f}")
+    assert after.get_title().startswith(names[found.examples[0].after[0]])
+    assert "class 0" in "".join(axis.get_title() for axis in draw(found)["_gallery"].axes)
+
+
 def test_the_axis_ends_where_the_curve_does():
     axis = figure_of(["pgd_radius"])
     ends = [line.get_xdata()[-1] for line in axis.lines[:2]]

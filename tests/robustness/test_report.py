@@ -7,6 +7,7 @@ from lightning_attractors.robustness import (
     fit_logistic,
     measure,
     result_line,
+    usual_among,
     usual_strengths,
 )
 
@@ -90,6 +91,9 @@ def test_accuracies_are_at_the_usual_strengths_that_were_tried():
     ]
     sweeps[1]["name"] = "other"
     found = measure(Bright().eval(), batches, sweeps, settings=MeasureSettings(masking=False)).attacks
-    assert list(found["brightness"].accuracy_at) == ["4/255"]
+    # of a corruption, whose strengths are no distances, those that it tried
+    assert list(found["brightness"].accuracy_at) == ["0.01569", "0.1"]
+    assert list(usual_among("linf", 3, [0.1, 4 / 255])) == ["4/255"]
+    assert list(usual_among("linf", 1, [0.01, 0.05, 0.03])) == ["0.01", "0.03", "0.05"]
     assert list(found["other"].accuracy_at) == ["0.1", "0.2"]
     assert found["other"].accuracy_at["0.2"] == found["other"].curve.accuracy[0]
