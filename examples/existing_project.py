@@ -2,7 +2,7 @@
 
 A plain CNN is trained on generated images, in seconds. Its batches are dicts, its inputs are normalised, and
 its ``forward`` gives features too. What ``RobustnessCurve`` must be told of that is said by its arguments;
-nothing in the module is for its sake.
+nothing in the module is for its sake. One of the attacks is torchattacks' (the extra ``[attacks]``).
 """
 
 from pathlib import Path

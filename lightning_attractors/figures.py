@@ -49,12 +49,19 @@ STYLE: Any = {  # Any: the type of its keys is another one in every version of m
 
 
 def in_style(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
-    """A function that draws, in the style whatever the user's own settings are."""
+    """A function that draws, in the style whatever the user's own settings are.
+
+    A figure is laid out here, once: it would be again wherever it goes, which takes as long as to draw it.
+    """
 
     @functools.wraps(draw)
     def drawn(*arguments: P.args, **settings: P.kwargs) -> Drawn:
         with matplotlib.rc_context(STYLE):
-            return draw(*arguments, **settings)
+            result = draw(*arguments, **settings)
+            if isinstance(result, Figure):
+                result.draw_without_rendering()
+                result.set_layout_engine("none")
+            return result
 
     return drawn
 

@@ -10,7 +10,12 @@ import ctypes
 import os
 import platform
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 # Turns in which an idle thread of GNU OpenMP waits for more work before it sleeps. By default 300,000: two
 # trainings beside each other then wait most of the time for each other's idle threads.
@@ -41,6 +46,14 @@ def keep_freed_memory() -> None:
         if not library.mallopt(MMAP_THRESHOLD, _NEVER):
             library.mallopt(MMAP_THRESHOLD, _LARGEST_ONCE)
         library.mallopt(TRIM_THRESHOLD, _NEVER)
+
+
+@contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Let other processes of this user on this machine wait here while one of them is within."""
+    who = Path.home().name
+    with FileLock(Path(tempfile.gettempdir()) / f"lightning_attractors_{who}_{name}.lock"):
+        yield
 
 
 def processor_name() -> str:

@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,14 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def quick_figures(monkeypatch):
+    """Figures are drawn and laid out, but what is written of them, in files and for TensorBoard, is no picture."""
+    monkeypatch.setattr("lightning_attractors.figures.as_file", lambda figure, kind: kind.encode())
+    pixels = np.zeros((3, 2, 2), dtype=np.uint8)
+    monkeypatch.setattr("torch.utils.tensorboard.writer.figure_to_image", lambda figure, close: pixels)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -65,3 +67,19 @@ def test_allocation_that_the_user_has_set_and_other_libraries_are_left_alone(mon
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     process.keep_freed_memory()
     assert library.asked == {}
+
+
+def test_others_wait_while_one_is_within(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    order = []
+
+    def enter(name):
+        with process.one_at_a_time("test"):
+            order.append(name)
+            time.sleep(0.05)
+            order.append(name)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(enter, "abc"))
+    assert order[::2] == order[1::2]
+    assert sorted(order[::2]) == ["a", "b", "c"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,8 @@ from data_files import write_mnist
 from image_folders import write_folder
 from readme_blocks import commands, run_block, sections
 
-from lightning_attractors import figures
-from lightning_attractors.callbacks import output
 from lightning_attractors.data import MNISTDataModule
+from lightning_attractors.models import AttractorClassifier
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -33,6 +33,11 @@ def test_pictures_and_pages_that_are_linked_are_there(name):
         assert (page.parent / path).exists(), path
 
 
+def test_extras_that_it_names_are_those_of_the_package():
+    offered = {*metadata.metadata("lightning-attractors").get_all("Provides-Extra")}
+    assert {*re.findall(r"`\[(\w+)\]`", README)} == offered - {"dev", "docs", "test"}
+
+
 def test_it_shows_at_least_three_pictures():
     pictures = {*re.findall(r"examples/[\w/]+\.png", README)}
     assert len(pictures) >= 3
@@ -47,15 +52,14 @@ def test_every_config_has_its_row():
 
 
 @pytest.fixture
-def small(empty_folder, monkeypatch):
-    """Small data where the page has data, and figures, which are tested elsewhere, that take no time."""
+def small(empty_folder, quick_figures, monkeypatch):
+    """Small data where the page has data, and little time for certificates."""
     arrays = write_mnist("data", n_train=5100, n_test=300)
     files = {name: (Path("data/MNIST/raw") / name).read_bytes() for name in arrays}
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     monkeypatch.setattr(MNISTDataModule, "checksums", sums)
     write_folder("photos", count=10)
-    monkeypatch.setattr(figures, "as_file", lambda figure, kind: kind.encode())
-    monkeypatch.setattr(output, "takes_figures", lambda logger: None)
+    monkeypatch.setattr(AttractorClassifier, "certified_seconds", 0.01)
 
 
 # What each section leaves

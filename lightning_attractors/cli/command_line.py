@@ -128,11 +128,11 @@ class AttractorsCLI(LightningCLI):
 
     The folder is ``<save_dir>/<name>/version_<k>`` of the TensorBoard logger and holds config, checkpoints,
     events, certificate, pictures and curves. The name is that of the first config file if nothing else sets
-    it. ``--ckpt_path last`` (or ``best``) means the newest run under that name; ``fit --ckpt_path last`` goes
-    on in that run's own folder, with its settings. ``validate``, ``test`` and ``predict`` of a run have a
-    folder of their name in the run's. ``--ckpt_path untrained`` means the weights that training
-    would begin with. With ``trainer.precision: auto`` the config that is saved names the precision
-    that was chosen.
+    it. ``--ckpt_path last`` (or ``best``) means the run whose own config is given, or else the newest under
+    that name; ``fit --ckpt_path last`` goes on in that run's own folder, with its settings. ``validate``,
+    ``test`` and ``predict`` of a run have a folder of their name in the run's. ``--ckpt_path untrained`` means
+    the weights that training would begin with. With ``trainer.precision: auto`` the config that is saved
+    names the precision that was chosen.
     """
 
     begun_with: str | None = None  # the precision of the run that is resumed
@@ -194,7 +194,7 @@ class AttractorsCLI(LightningCLI):
         self.untrained = path == "untrained" and self.subcommand != "fit"
         if self.untrained:
             path = config.ckpt_path = None
-        run = run_to_go_on(config.trainer, path) if path in ("last", "best") else None
+        run = run_to_go_on(config, path) if path in ("last", "best") else None
         elsewhere = run is None and bool(loggers) and loggers[0].init_args.get("version") is not None
         if run is not None:
             path = config.ckpt_path = str(checkpoint_of_run(run, path))

@@ -41,21 +41,24 @@ def log_root(trainer: Any) -> Path:
     return root / "lightning_logs" if trainer.logger is True else root
 
 
-def run_to_go_on(trainer: Any, name: str) -> Path:
+def run_to_go_on(config: Namespace, name: str) -> Path:
     """The folder of the run whose ``last`` or ``best`` is meant: the newest that trains, by its number.
 
-    It is the one of the logger's ``version`` where that is given, and the root itself where runs have no
-    folders of their own.
+    It is the one of the logger's ``version`` where that is given, or else the one whose own ``config.yaml``
+    is among the config files, and the root itself where runs have no folders of their own.
 
     Raises:
         SettingError: if there is none.
     """
-    root, loggers = log_root(trainer), configured_loggers(trainer)
+    root, loggers = log_root(config.trainer), configured_loggers(config.trainer)
     version = loggers[0].init_args.get("version") if loggers else None
     if version is not None:
         run = root / (version if isinstance(version, str) else f"version_{version}")
         require(run.is_dir(), "ckpt_path", name, f"there is no earlier run {run}")
         return run
+    for run in (Path(str(file)).resolve().parent for file in reversed(config.get("config") or [])):
+        if run.parent == root.resolve() and (run / "checkpoints").is_dir():
+            return run
     numbers = [int(found[1]) for path in root.glob("version_*") if (found := _number(path.name))]
     for number in sorted(numbers, reverse=True):
         if _trains(root / f"version_{number}"):

@@ -63,7 +63,9 @@ def limit_epochs(trainer: Namespace) -> bool:
     """Have a training end after a few epochs where nothing else ends it; whether that is so."""
     endless = trainer.get("max_epochs") is None and trainer.get("max_steps") == -1
     ending = ("EarlyStopping", "Timer")
-    paths = [str(one.get("class_path", "")) for one in trainer.get("callbacks") or []]
+    callbacks = trainer.get("callbacks") or []
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+    paths = [str(one.get("class_path", "")) for one in callbacks]
     endless = endless and trainer.get("max_time") is None
     endless = endless and not any(path.rpartition(".")[2] in ending for path in paths)
     if endless:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_attractors.cli.usage import class_at
 from lightning_attractors.contracts import classes_of, labels_of, linked_of
+from lightning_attractors.process import one_at_a_time
 
 LINKED = ("num_classes", "image_shape")
 
@@ -61,7 +62,8 @@ def look(data: LightningDataModule) -> Seen | None:
     """What a data module's training set shows; None where no batch can be had, or it is of another kind."""
     try:
         with isolate_rng():
-            data.prepare_data()
+            with one_at_a_time("prepare_data"):
+                data.prepare_data()
             data.setup("fit")
             loader = data.train_dataloader()
             images, labels = next(iter(loader))

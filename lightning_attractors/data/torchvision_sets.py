@@ -19,6 +19,7 @@ from lightning_attractors.data.pictures import PictureDataModule, Pictures, Pict
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.image_files import image_bytes
 from lightning_attractors.keywords import Unpack
+from lightning_attractors.process import one_at_a_time
 
 _GREY = ("1", "L", "I;16", "I")
 
@@ -56,7 +57,8 @@ class TorchvisionDataModule(PictureDataModule):
     ) -> None:
         self.name = self.dataset_name = name
         self.root, self.download, self.options = root, download, dict(options or {})
-        self._parts = self._load(_class_of(name))
+        with one_at_a_time("download"):  # of several processes the first one downloads, and the others find
+            self._parts = self._load(_class_of(name))
         self.image_shape = self._image_shape(image_size, channels)
         super().__init__(**pictures)
         self._labels = {split: self._labels_of(part) for split, part in self._parts.items()}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from lightning_attractors.errors import require
+from lightning_attractors.errors import SettingError, require
 
 FormatName = Literal["onnx", "pt2"]
 Run = Callable[[Tensor], tuple[Tensor, ...]]
@@ -75,14 +75,18 @@ class ONNX(Format):
         size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
         valid = f"must be pt2: {size / 2**30:.1f} GiB of weights are more than an ONNX file holds"
         require(size <= _LARGEST, "format", "onnx", valid)
-        found: Any = torch.onnx.export(
-            program,
-            dynamo=True,
-            input_names=["images"],
-            output_names=outputs,
-            dynamic_shapes=({0: Dim("batch")},),
-            verbose=False,
-        )
+        try:
+            found: Any = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=["images"],
+                output_names=outputs,
+                dynamic_shapes=({0: Dim("batch")},),
+                verbose=False,
+            )
+        except ImportError as error:  # a part that older ones of its packages lack
+            valid = f"{error}; torch {torch.__version__} needs a newer one: pip install --upgrade onnxscript"
+            raise SettingError("format", "onnx", valid) from error
         content: bytes = found.model_proto.SerializeToString()
         return content
 

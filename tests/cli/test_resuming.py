@@ -1,5 +1,6 @@
 """Runs that are killed and resumed, of every family, end with the weights of runs that were not."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -176,6 +177,17 @@ def test_the_newest_run_is_gone_on_with_or_refused():
     assert checkpoint()["epoch"] == 1
 
 
+def test_a_run_is_named_by_its_own_config():
+    run("fit", *LETTERS)
+    run("fit", *LETTERS)
+    run("test", "--config", RUN / "config.yaml", "--ckpt_path", "best")
+    assert (RUN / "test" / "results.json").is_file()
+    run("fit", "--config", RUN / "config.yaml", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    assert checkpoint()["epoch"] == 1
+    run("test", *LETTERS, "--ckpt_path", "best")
+    assert Path("runs/test/version_1/test/results.json").is_file()
+
+
 def test_two_processes_do_not_go_on_with_one_run():
     run("fit", *LETTERS)
     with held_by_another(RUN):
@@ -199,8 +211,12 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(monkeypatch):
     run("fit", *LETTERS)
     content = (RUN / "checkpoints" / "last.ckpt").read_bytes()
 
+    synchronise = os.fsync
+
     def full(handle):
-        raise OSError(28, "No space left on device")
+        if "checkpoints" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(28, "No space left on device")
+        synchronise(handle)
 
     monkeypatch.setattr("os.fsync", full)
     message = refused("fit", *LETTERS, "--ckpt_path", "last", "--trainer.max_epochs", 2)

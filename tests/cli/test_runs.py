@@ -35,7 +35,8 @@ def test_runs_are_where_the_first_logger_with_a_folder_puts_them(given, root):
 
 def test_the_run_to_go_on_is_the_newest_that_trains_whatever_was_touched_last(tmp_path):
     trainer = Namespace(logger=logger(save_dir=str(tmp_path), name="letters", version=None))
-    message = refusal(run_to_go_on, trainer, "last")
+    config = Namespace(trainer=trainer)
+    message = refusal(run_to_go_on, config, "last")
     assert message == f"ckpt_path='last': there is no earlier run in {tmp_path}/letters"
     root = tmp_path / "letters"
     for number in (9, 10, 11, 12, 13):
@@ -45,17 +46,17 @@ def test_the_run_to_go_on_is_the_newest_that_trains_whatever_was_touched_last(tm
         (root / f"version_{number}" / "checkpoints" / "last.ckpt").touch()
     os.utime(root / "version_9" / "checkpoints" / "last.ckpt", (2e9, 2e9))
     (root / "version_12" / "config.yaml").write_text("{ckpt_path: best, verbose: true}")  # a test
-    assert run_to_go_on(trainer, "last") == root / "version_10"
+    assert run_to_go_on(config, "last") == root / "version_10"
     (root / "version_11" / "config.yaml").write_text("{ckpt_path: null}")
-    assert run_to_go_on(trainer, "last") == root / "version_11"
+    assert run_to_go_on(config, "last") == root / "version_11"
     message = refusal(checkpoint_of_run, root / "version_11", "last")
     assert "version_11, has no last checkpoint: it has not come to the end of an epoch" in message
     (root / "version_13" / "config.yaml").touch()  # killed as its config was written
-    assert run_to_go_on(trainer, "last") == root / "version_13"
+    assert run_to_go_on(config, "last") == root / "version_13"
     trainer.logger.init_args.version = 9
-    assert run_to_go_on(trainer, "last") == root / "version_9"
+    assert run_to_go_on(config, "last") == root / "version_9"
     trainer.logger.init_args.version = 99
-    message = refusal(run_to_go_on, trainer, "last")
+    message = refusal(run_to_go_on, config, "last")
     assert message == f"ckpt_path='last': there is no earlier run {root}/version_99"
 
 
@@ -69,8 +70,8 @@ def test_a_damaged_state_that_should_say_which_file_is_the_best_is_named(tmp_pat
 
 def test_a_run_without_a_folder_of_its_own_is_found_in_the_root(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    trainer = Namespace(logger=False, default_root_dir=str(tmp_path))
-    assert run_to_go_on(trainer, "best") == tmp_path
+    config = Namespace(trainer=Namespace(logger=False, default_root_dir=str(tmp_path)))
+    assert run_to_go_on(config, "best") == tmp_path
 
 
 def test_the_precision_of_a_run_is_that_of_its_newest_config_that_can_be_read(tmp_path):

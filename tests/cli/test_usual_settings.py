@@ -61,6 +61,16 @@ def test_whatever_ends_a_training_is_left(limit):
     assert given.max_epochs == limit.get("max_epochs")
 
 
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize(("name", "ends"), [("EarlyStopping", True), ("StabilityCertificate", False)])
+def test_a_callback_may_stand_without_a_list(listed, name, ends):
+    callback = Namespace(class_path=f"somewhere.{name}", init_args=Namespace())
+    given = Namespace(max_epochs=None, max_steps=-1, max_time=None, callbacks=callback)
+    if listed:
+        given.callbacks = [callback]
+    assert limit_epochs(given) is not ends
+
+
 @pytest.mark.parametrize(
     ("called", "named"),
     [("/here/attractors", "attractors"), ("/here/__main__.py", "python -m lightning_attractors")],

@@ -137,3 +137,14 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
         export_model(model, tmp_path / "model.onnx", SHAPE)
     with pytest.raises(SettingError, match="format='tflite': must be one of onnx, pt2"):
         export_model(model, tmp_path / "model.tflite", SHAPE, "tflite")
+
+
+def test_packages_that_are_too_old_for_torch_are_one_line(tmp_path, monkeypatch):
+    def older(*arguments, **settings):
+        raise ModuleNotFoundError("No module named 'onnxscript.new'")
+
+    monkeypatch.setattr("torch.onnx.export", older)
+    model, _ = small_model("BackpropCNN")
+    with pytest.raises(SettingError, match="format='onnx': No module named .* pip install --upgrade onnxscript"):
+        export_model(model, tmp_path / "model.onnx", SHAPE, "onnx")
+    assert not list(tmp_path.iterdir())
