@@ -59,11 +59,16 @@ def in_style(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
         with matplotlib.rc_context(STYLE):
             result = draw(*arguments, **settings)
             if isinstance(result, Figure):
-                result.draw_without_rendering()
-                result.set_layout_engine("none")
+                lay_out(result)
             return result
 
     return drawn
+
+
+def lay_out(figure: Figure) -> None:
+    """Give all parts of a figure their places, for good."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 @in_style

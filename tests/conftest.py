@@ -18,7 +18,8 @@ def _seeded():
 
 @pytest.fixture
 def quick_figures(monkeypatch):
-    """Figures are drawn and laid out, but what is written of them, in files and for TensorBoard, is no picture."""
+    """Figures are drawn, but what is written of them, in files and for TensorBoard, is no picture."""
+    monkeypatch.setattr("lightning_attractors.figures.lay_out", lambda figure: None)
     monkeypatch.setattr("lightning_attractors.figures.as_file", lambda figure, kind: kind.encode())
     pixels = np.zeros((3, 2, 2), dtype=np.uint8)
     monkeypatch.setattr("torch.utils.tensorboard.writer.figure_to_image", lambda figure, close: pixels)

@@ -10,6 +10,7 @@ from data_files import write_mnist
 from image_folders import write_folder
 from readme_blocks import commands, run_block, sections
 
+from lightning_attractors.callbacks import Predictions
 from lightning_attractors.data import MNISTDataModule
 from lightning_attractors.models import AttractorClassifier
 
@@ -60,6 +61,8 @@ def small(empty_folder, quick_figures, monkeypatch):
     monkeypatch.setattr(MNISTDataModule, "checksums", sums)
     write_folder("photos", count=10)
     monkeypatch.setattr(AttractorClassifier, "certified_seconds", 0.01)
+    monkeypatch.setattr(AttractorClassifier, "traps", lambda self: None)
+    monkeypatch.setattr(Predictions.__init__, "__defaults__", (0.5,))
 
 
 # What each section leaves
