@@ -165,7 +165,8 @@ def prepare(flight: Flight, states: Tensor, labels: Tensor) -> PreparedFlight:
 
     transition = torch.eye(flight.nodes, dtype=states.dtype, device=states.device).expand(len(states), -1, -1)
     rows, norms = [torch.ones_like(states)], [torch.ones_like(states[:, 0])]
-    carried = [_Carried.none(states)]
+    products = _Carried.none(states)
+    carried = [products]
     form = states.new_zeros(*classes.shape, flight.nodes, flight.nodes)
     for k, (d, s, jacobian) in enumerate(zip(leaks, slopes, jacobians, strict=True)):
         curved = _curvature(flight, centers[k], _of_classes(adjoints[k], classes))
@@ -173,7 +174,8 @@ def prepare(flight: Flight, states: Tensor, labels: Tensor) -> PreparedFlight:
         transition = _through(coupling, d, s, transition)
         rows.append(torch.linalg.vector_norm(transition, dim=2) * SLACK)
         norms.append(torch.minimum(spectral_norm(transition, _SQUARINGS), norms[-1] * jacobian))
-        carried.append(carried[-1].advanced(coupling, d, s, jacobian))
+        products = products.advanced(coupling, d, s, jacobian)
+        carried.append(products if flight.nodes <= MOST_NODES_OF_BLOCKS else products.measured())
     return PreparedFlight(
         flight,
         labels,
@@ -191,39 +193,48 @@ def prepare(flight: Flight, states: Tensor, labels: Tensor) -> PreparedFlight:
 
 @dataclass(frozen=True)
 class _Carried:
-    """What is known of the Ψ_ki of one k: bounds of their norms (k, B), and where nodes are few, themselves.
+    """What is known of the Ψ_ki of one k: bounds of their norms and rows, and where nodes are few, themselves.
 
     Attributes:
         norms: shape (k, B).
+        rows: lengths of their rows, shape (k, B, N).
         products: shape (k, B, N, N), or None.
     """
 
     norms: Tensor
+    rows: Tensor
     products: Tensor | None
 
     @classmethod
     def none(cls, states: Tensor) -> _Carried:
         batch, nodes = states.shape
-        few = nodes <= MOST_NODES_OF_BLOCKS
-        return cls(states.new_empty(0, batch), states.new_empty(0, batch, nodes, nodes) if few else None)
+        return cls(*(states.new_empty(0, batch, *size) for size in ((), (nodes,), (nodes, nodes))))
 
     def advanced(self, coupling: Tensor, leaks: Tensor, slopes: Tensor, jacobian: Tensor) -> _Carried:
-        norms, products = self.norms * jacobian * SLACK, None
-        if self.products is not None:
-            products = _through(coupling, leaks, slopes, self.products)
-            norms = torch.minimum(norms, spectral_bound(products))
-            identity = torch.eye(len(coupling), dtype=coupling.dtype, device=coupling.device)
-            products = torch.cat([products, identity.expand(1, *products.shape[1:])])
-        return _Carried(torch.cat([norms, torch.ones_like(jacobian)[None]]), products)
+        assert self.products is not None
+        products = _through(coupling, leaks, slopes, self.products)
+        few = len(coupling) <= MOST_NODES_OF_BLOCKS
+        known = spectral_bound(products) if few else spectral_norm(products, _SQUARINGS)
+        norms = torch.minimum(self.norms * jacobian * SLACK, known)
+        rows = torch.linalg.vector_norm(products, dim=3) * SLACK
+        identity = torch.eye(len(coupling), dtype=coupling.dtype, device=coupling.device)
+        return _Carried(
+            torch.cat([norms, torch.ones_like(jacobian)[None]]),
+            torch.cat([rows, torch.ones_like(leaks)[None]]),
+            torch.cat([products, identity.expand(1, *products.shape[1:])]),
+        )
+
+    def measured(self) -> _Carried:
+        """Without the products."""
+        return _Carried(self.norms, self.rows, None)
 
     def of(self, boxes: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds of |Σ_i Ψ_ki t_i| (B, N) and its length (B,), for |t_i| (k, B, N) and ‖t_i‖₂ (k, B)."""
         length = (self.norms * lengths).sum(dim=0)
-        rest = length[:, None].expand_as(boxes[0])
+        terms = self.rows * lengths[..., None]
         if self.products is not None:
-            by_box = (self.products.abs() @ boxes[..., None])[..., 0]
-            by_length = torch.linalg.vector_norm(self.products, dim=3) * lengths[..., None]
-            rest = torch.minimum(rest, torch.minimum(by_box, by_length).sum(dim=0))
+            terms = torch.minimum(terms, (self.products.abs() @ boxes[..., None])[..., 0])
+        rest = torch.minimum(length[:, None].expand_as(boxes[0]), terms.sum(dim=0))
         length = torch.minimum(length, torch.linalg.vector_norm(rest, dim=1))
         return rest * SLACK, length * SLACK
 

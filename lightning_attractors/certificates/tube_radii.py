@@ -152,7 +152,7 @@ class _Search:
     def by_forms(self) -> None:
         """By margins to second order, up to what first order alone would give: little lies beyond it."""
         nodes, steps, classes = self.flight.nodes, self.flight.steps, len(self.flight.readout)
-        matrices = steps * steps // 2 + classes if nodes <= MOST_NODES_OF_BLOCKS else 4
+        matrices = steps * steps // 2 + classes if nodes <= MOST_NODES_OF_BLOCKS else 2 * steps + classes
         for part in self._batches(_NUMBERS // (4 * nodes * nodes * matrices)):
             prepared = prepare(self.flight, self.states[part], self.labels[part])
             self.most[part] = prepared.first_order()
