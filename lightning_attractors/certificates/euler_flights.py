@@ -193,7 +193,7 @@ def prepare(flight: Flight, states: Tensor, labels: Tensor) -> PreparedFlight:
 
 @dataclass(frozen=True)
 class _Carried:
-    """What is known of the Ψ_ki of one k: bounds of their norms and rows, and where nodes are few, themselves.
+    """What is known of the Ψ_ki of one k: bounds of norms and rows, and where nodes are few, themselves.
 
     Attributes:
         norms: shape (k, B).

@@ -130,9 +130,9 @@ class AttractorsCLI(LightningCLI):
     events, certificate, pictures and curves. The name is that of the first config file if nothing else sets
     it. ``--ckpt_path last`` (or ``best``) means the run whose own config is given, or else the newest under
     that name; ``fit --ckpt_path last`` goes on in that run's own folder, with its settings. ``validate``,
-    ``test`` and ``predict`` of a run have a folder of their name in the run's. ``--ckpt_path untrained`` means
-    the weights that training would begin with. With ``trainer.precision: auto`` the config that is saved
-    names the precision that was chosen.
+    ``test`` and ``predict`` of a run have a folder of their name in the run's. ``--ckpt_path untrained``
+    means the weights that training would begin with. With ``trainer.precision: auto`` the config that is
+    saved names the precision that was chosen.
     """
 
     begun_with: str | None = None  # the precision of the run that is resumed

@@ -145,6 +145,6 @@ def test_packages_that_are_too_old_for_torch_are_one_line(tmp_path, monkeypatch)
 
     monkeypatch.setattr("torch.onnx.export", older)
     model, _ = small_model("BackpropCNN")
-    with pytest.raises(SettingError, match="format='onnx': No module named .* pip install --upgrade onnxscript"):
+    with pytest.raises(SettingError, match=r"format='onnx': No module named .* --upgrade onnxscript"):
         export_model(model, tmp_path / "model.onnx", SHAPE, "onnx")
     assert not list(tmp_path.iterdir())
