@@ -233,6 +233,11 @@ def is_noisy(module: Any) -> bool:
     return bool(getattr(module, "is_noisy", False))
 
 
+def evaluates_alone(module: Any) -> bool:
+    """Whether a module says that no step of its evaluation waits for other processes."""
+    return bool(getattr(module, "evaluates_alone", False))
+
+
 def norm_exponent(module: Any) -> float | None:
     """The exponent p of the norm of a module's filters, if it says."""
     p = getattr(module, "p", None)
