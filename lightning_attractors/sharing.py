@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DistributedSampler
 
 
 def repeats_images(sampler: Any) -> bool:
@@ -36,17 +36,6 @@ def repeat_nothing(sampler: DistributedSampler[Any]) -> None:
             sampler.num_replicas, sampler.rank = 1, 0
         sampler.total_size = count
         sampler.num_samples = len(range(sampler.rank, count, sampler.num_replicas))
-
-
-def shares_have_as_many_batches(loader: DataLoader[Any], sampler: DistributedSampler[Any]) -> bool:
-    """Whether all processes would have the same number of batches if nothing were repeated."""
-    count, before = _count(sampler), sampler.num_samples
-    lengths = set()
-    for share in {count // sampler.num_replicas, -(-count // sampler.num_replicas)} - {0}:
-        sampler.num_samples = share
-        lengths.add(len(loader))
-    sampler.num_samples = before
-    return count < sampler.num_replicas or len(lengths) == 1
 
 
 def _count(sampler: DistributedSampler[Any]) -> int:

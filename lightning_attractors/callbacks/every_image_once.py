@@ -10,20 +10,20 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from lightning_attractors.contracts import evaluates_alone, samplers_of
-from lightning_attractors.sharing import repeat_nothing, repeats_images, shares_have_as_many_batches
+from lightning_attractors.sharing import repeat_nothing, repeats_images
 
 
 class EveryImageOnce(Callback):
     """Has several processes validate and test every image once, whatever data module it is of.
 
     Lightning repeats images until all processes have as many, so that averages count some of them twice:
-    11 images on two processes are 12. Here one process has an image fewer, and metrics that are sums over all
-    processes, as those of torchmetrics are, come out as on one process.
+    11 images on two processes are 12. Here some processes have an image fewer than others, and metrics that
+    are sums over all processes, as those of torchmetrics are, come out as on one.
 
-    A process may then have a batch fewer, and would leave the others waiting in a step that does something
-    together with it, such as ``self.log(..., on_step=True, sync_dist=True)``. Where that comes up, images are
-    repeated as before and a warning says so, unless the module says that its steps do not by an attribute
-    ``evaluates_alone = True``, as the models of this package do.
+    That takes a module whose steps do nothing together and log no means with ``sync_dist=True``: a process
+    may have a batch fewer, and would leave others waiting; and Lightning divides such means by the truncated
+    mean of the processes' numbers of images. A module says so by ``evaluates_alone = True``, as the models of
+    this package do. For others images are repeated as before, and a warning says how many.
 
     Samplers and batch samplers that a loader was given by hand and training are left as they are, but for a
     ``DistributedSampler`` that repeats images.
@@ -46,12 +46,12 @@ class EveryImageOnce(Callback):
 
 def _share_out(loader: DataLoader[Any], module: L.LightningModule) -> None:
     for sampler in filter(repeats_images, samplers_of(loader)):
-        if evaluates_alone(module) or shares_have_as_many_batches(loader, sampler):
+        if evaluates_alone(module):
             repeat_nothing(sampler)
             continue
         count, kind = len(sampler.dataset), type(module).__name__
         rank_zero_warn(
-            f"{sampler.total_size - count} of {count} images count twice: processes would have different "
-            f"numbers of batches, and wait in vain if a step of {kind} waits for others; if none does, "
-            f"say evaluates_alone = True on {kind}, or choose another batch size"
+            f"{sampler.total_size - count} of {count} images count twice, so that processes have as many; "
+            f"where steps of {kind} neither wait for others nor log with sync_dist, but update torchmetrics, "
+            f"evaluates_alone = True on {kind} has each count once"
         )

@@ -234,7 +234,7 @@ def is_noisy(module: Any) -> bool:
 
 
 def evaluates_alone(module: Any) -> bool:
-    """Whether a module says that no step of its evaluation waits for other processes."""
+    """Whether a module says that steps of its evaluation neither wait for others nor log with sync_dist."""
     return bool(getattr(module, "evaluates_alone", False))
 
 

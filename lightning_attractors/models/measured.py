@@ -26,15 +26,16 @@ class MeasuredModule(L.LightningModule):
     an epoch, else at its end. No step waits for the device for that.
 
     Of several processes one may have a batch fewer than another, so that each image counts once. So a step of
-    an evaluation does nothing that waits for other processes, as logging it with ``sync_dist`` would.
+    an evaluation does nothing that waits for other processes, and logs nothing with ``sync_dist``, which
+    takes their numbers of images to be equal: it updates metrics.
 
     Args:
         num_classes: K, to check labels with; None where they are anything.
 
     Attributes:
         image_shape: (C, H, W), which a family sets to check images with; None where they are anything.
-        evaluates_alone: whether steps of an evaluation leave other processes alone. A subclass whose steps do
-            not says False, and images are repeated where these would wait in vain.
+        evaluates_alone: whether steps of an evaluation do so. A subclass whose steps do not says False, and
+            processes have as many images each as Lightning's way of repeating some gives them.
     """
 
     monitor: str | None = None

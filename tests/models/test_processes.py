@@ -1,5 +1,6 @@
 """On one, two and three processes every family measures the same, and learns the same."""
 
+import lightning as L
 import pytest
 import torch
 from processes import on_processes
@@ -78,3 +79,30 @@ def test_every_family_learns_the_same_from_the_same_global_batches(tmp_path):
         for name, (weights, metrics) in expected.items():
             torch.testing.assert_close(found[name][0], weights, rtol=1e-9, atol=1e-9)
             assert found[name][1] == pytest.approx(metrics, rel=1e-9, abs=1e-9), name
+
+
+class Stranger(L.LightningModule):
+    """Its steps are reduced over the processes one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def test_step(self, batch, batch_idx):
+        self.log(
+            "seen", batch[0].mean(), on_step=True, on_epoch=True, sync_dist=True, batch_size=len(batch[0])
+        )
+
+
+def seen(folder):
+    """The mean of 0 to 6 as a stranger logs it on two processes, and what is said of it."""
+    loader = DataLoader(TensorDataset(torch.arange(7.0)), batch_size=3)
+    with pytest.warns() as told:
+        (found,) = trainer_of(2, folder).test(Stranger(), loader, verbose=False)
+    return found["seen_epoch"], [str(one.message) for one in told]
+
+
+def test_a_module_whose_steps_may_wait_for_others_never_waits_in_vain(tmp_path):
+    found = on_processes(2, lambda: seen(tmp_path), tmp_path)
+    assert [mean for mean, _ in found] == pytest.approx([21 / 8] * 2)
+    assert any(text.startswith("1 of 7 images count twice") for text in found[0][1])
