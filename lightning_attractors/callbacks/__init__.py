@@ -3,6 +3,7 @@
 from lightning_attractors.callbacks.basin_pictures import BasinPictures
 from lightning_attractors.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_attractors.callbacks.epoch_lines import EpochLines
+from lightning_attractors.callbacks.every_image_once import EveryImageOnce
 from lightning_attractors.callbacks.f_score import CollapsedError, FScore
 from lightning_attractors.callbacks.finite import FiniteLoss
 from lightning_attractors.callbacks.pictures import AttractorPictures
@@ -17,6 +18,7 @@ __all__ = [
     "BrokenCertificateError",
     "CollapsedError",
     "EpochLines",
+    "EveryImageOnce",
     "FScore",
     "FiniteLoss",
     "LastCheckpoint",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import lightning as L
 import torch
@@ -56,11 +57,18 @@ class RadiiInTime:
         self.found += count
         return torch.cat([*found, torch.full((len(classes) - count,), torch.nan, dtype=torch.float64)])
 
-    def __str__(self) -> str:
-        """What there is to say of them; empty of a module without."""
-        if self.refused:
-            return f"no certified radii: {self.refused}"
+    @property
+    def counts(self) -> tuple[int, int, str]:
+        """How many images there were, how many have a radius, and why none could, if so."""
+        return self.asked, self.found, self.refused
+
+    def told(self, counts: Sequence[tuple[int, int, str]]) -> str:
+        """What there is to say of the counts of all processes; empty of a module without radii."""
+        refused = next((why for *_, why in counts if why), "")
+        if refused:
+            return f"no certified radii: {refused}"
         if self.certificate.radii is None:
             return ""
-        first = f" of the first {self.found}, for lack of time" if self.found < self.asked else ""
+        asked, found = (sum(numbers) for numbers in list(zip(*counts, strict=True))[:2])
+        first = f" of {found} of {asked} images, for lack of time" if found < asked else ""
         return f"certified radii are in {NORMS[certified_norm(self.module)]}{first}"

@@ -23,6 +23,7 @@ from lightning_attractors import __version__, callbacks, data, models  # noqa: F
 from lightning_attractors.callbacks import (
     BestCheckpoint,
     EpochLines,
+    EveryImageOnce,
     FiniteLoss,
     LastCheckpoint,
     Predictions,
@@ -169,7 +170,7 @@ class AttractorsCLI(LightningCLI):
         if trains and (more := usual_callbacks(config, sys.argv)):
             self.config = parser.parse_args([*sys.argv[1:], *more])
             config = self.config.fit
-        check_settings(config, trains)
+        check_settings(config)
         if trains and limit_epochs(config.trainer):
             rank_zero_info(f"trainer.max_epochs: {EPOCHS}, as nothing else ends the training")
         place_runs(config.trainer, _LOGGER["init_args"]["save_dir"])
@@ -245,7 +246,7 @@ class AttractorsCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")
-        extra: list[Callback] = [self.beginning, FiniteLoss()]
+        extra: list[Callback] = [self.beginning, FiniteLoss(), EveryImageOnce()]
         given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
         check_callbacks(given, self.model)
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
@@ -335,8 +336,6 @@ class AttractorsCLI(LightningCLI):
 
     def before_predict(self) -> None:
         self._say_whose_weights()
-        devices = self.trainer.world_size
-        require(devices == 1, "trainer.devices", devices, "must be 1: one process writes the predictions")
 
     def _say_whose_weights(self) -> None:
         """Say which checkpoint is used, and refuse to measure weights that nobody has trained."""

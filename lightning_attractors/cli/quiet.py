@@ -23,6 +23,7 @@ _WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own code, on newer versions of torch
     r"Checkpoint directory .* exists and is not empty",  # as that of every run which goes on
     r"Be aware that when using `ckpt_path`, callbacks used to create",  # the config says which there are
+    r"Using `DistributedSampler` with the dataloaders",  # which repeats no image here
     r"The number of training batches .* is smaller than the logging",  # epochs are logged all the same
 )
 

@@ -34,12 +34,11 @@ _OF_TRAINER: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_settings(config: Namespace, trains: bool) -> None:
+def check_settings(config: Namespace) -> None:
     """Check what Lightning would notice late or never.
 
     Args:
         config: of a subcommand, parsed.
-        trains: whether the subcommand is ``fit``.
 
     Raises:
         SettingError: naming the setting.
@@ -51,8 +50,8 @@ def check_settings(config: Namespace, trains: bool) -> None:
         value = trainer.get(name)
         require(value is None or fits_one(value), f"trainer.{name}", value, valid)
     forks = any(word in str(trainer.strategy) for word in ("fork", "spawn", "notebook"))
-    valid = "must be one as ddp: where forked processes train, the test after them does not know"
-    require(not (forks and trains), "trainer.strategy", trainer.strategy, valid)
+    valid = "must be one as ddp: what forked processes train or measure is not known to what comes after them"
+    require(not forks, "trainer.strategy", trainer.strategy, valid)
     barebones = bool(trainer.get("barebones"))
     require(not barebones, "trainer.barebones", True, "must be false: a run has a logger and checkpoints")
     valid = "must be at least 0, or -1 for no limit"

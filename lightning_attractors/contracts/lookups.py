@@ -233,6 +233,11 @@ def is_noisy(module: Any) -> bool:
     return bool(getattr(module, "is_noisy", False))
 
 
+def evaluates_alone(module: Any) -> bool:
+    """Whether a module says that steps of its evaluation neither wait for others nor log with sync_dist."""
+    return bool(getattr(module, "evaluates_alone", False))
+
+
 def norm_exponent(module: Any) -> float | None:
     """The exponent p of the norm of a module's filters, if it says."""
     p = getattr(module, "p", None)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_attractors.contracts import phases_of
 from lightning_attractors.data.dataset import InMemoryDataset, UnreadImages
@@ -162,12 +162,17 @@ class InMemoryDataModule(L.LightningDataModule):
         return self._eval_dataloader("test")
 
     def predict_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The test batches again."""
-        return self._eval_dataloader("test")
+        """The test batches again; of several processes those of this one."""
+        trainer = self.trainer
+        if trainer is None or trainer.world_size == 1:
+            return self._eval_dataloader("test")
+        # Lightning's own sampler fails where a process has no image
+        ranks = trainer.world_size, trainer.global_rank
+        return self._eval_dataloader("test", DistributedSampler(self.datasets["test"], *ranks, shuffle=False))
 
-    def _eval_dataloader(self, split: str) -> DataLoader[tuple[Tensor, Tensor]]:
-        options = _loader_options(self.num_workers)
-        return EvaluationLoader(self.datasets[split], batch_size=self.eval_batch_size, **options)
+    def _eval_dataloader(self, split: str, sampler: Any = None) -> DataLoader[tuple[Tensor, Tensor]]:
+        options = {"batch_size": self.eval_batch_size, **_loader_options(self.num_workers)}
+        return EvaluationLoader(self.datasets[split], sampler=sampler, **options)
 
     def _with_fixed_noise(self, data: Labelled, fraction: float, split: int) -> InMemoryDataset:
         if fraction == 0:

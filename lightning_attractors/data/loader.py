@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lightning_attractors.data.sampler import ShareSampler
+from lightning_attractors.data.dataset import InMemoryDataset
+from lightning_attractors.data.sampler import EpochRandomSampler, EpochShareSampler
+from lightning_attractors.sharing import repeat_nothing
 
 
 class ResumableLoader(DataLoader[tuple[Tensor, Tensor]]):
@@ -19,13 +21,23 @@ class ResumableLoader(DataLoader[tuple[Tensor, Tensor]]):
     state is empty and its return is only the signal that the next epoch to be served may be a partial one:
     the order of the sampler and the changes made to the images depend on the epoch alone.
 
+    Several processes have together the batches that one would have: in place of the shuffling
+    ``DistributedSampler`` that Lightning puts into it stands the data set's own order, shared out.
+
     Args:
         batches_done: gives the number of batches of the current epoch that were finished.
+        dataset: what is served; seed and epoch of its order are its own.
+        sampler: chooses the images.
         kwargs: as for ``torch.utils.data.DataLoader``.
     """
 
-    def __init__(self, batches_done: Callable[[], int], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, batches_done: Callable[[], int], dataset: InMemoryDataset, sampler: Any = None, **kwargs: Any
+    ) -> None:
+        if isinstance(sampler, DistributedSampler) and sampler.shuffle:
+            order = EpochRandomSampler(dataset, dataset.seed, dataset.epoch)
+            sampler = EpochShareSampler(order, sampler.rank, sampler.num_replicas)
+        super().__init__(dataset, sampler=sampler, **kwargs)
         self.batches_done = batches_done
         self._resuming = False
 
@@ -48,8 +60,8 @@ class EvaluationLoader(DataLoader[tuple[Tensor, Tensor]]):
     """A ``DataLoader`` in the order of the data, of which many processes see every image equally often.
 
     It is whole until Lightning puts a ``DistributedSampler`` into it, which repeats images until all
-    processes have as many, so that averages count some of them twice. Here a
-    :class:`~lightning_attractors.data.sampler.ShareSampler` takes its place.
+    processes have as many, so that averages count some of them twice. Here it is told to repeat nothing:
+    what a step of evaluation does must not wait for other processes, since one may have a batch fewer.
 
     Args:
         dataset: what is served.
@@ -59,5 +71,5 @@ class EvaluationLoader(DataLoader[tuple[Tensor, Tensor]]):
 
     def __init__(self, dataset: Dataset[tuple[Tensor, Tensor]], sampler: Any = None, **kwargs: Any) -> None:
         if isinstance(sampler, DistributedSampler):
-            sampler = ShareSampler(sampler.dataset, sampler.rank, sampler.num_replicas)
+            repeat_nothing(sampler)
         super().__init__(dataset, sampler=sampler, **kwargs)

@@ -25,14 +25,21 @@ class MeasuredModule(L.LightningModule):
     not finite and labels that are no classes are refused: in training at the first batch and at the end of
     an epoch, else at its end. No step waits for the device for that.
 
+    Of several processes one may have a batch fewer than another, so that each image counts once. So a step of
+    an evaluation does nothing that waits for other processes, and logs nothing with ``sync_dist``, which
+    takes their numbers of images to be equal: it updates metrics.
+
     Args:
         num_classes: K, to check labels with; None where they are anything.
 
     Attributes:
         image_shape: (C, H, W), which a family sets to check images with; None where they are anything.
+        evaluates_alone: whether steps of an evaluation do so. A subclass whose steps do not says False, and
+            processes have as many images each as Lightning's way of repeating some gives them.
     """
 
     monitor: str | None = None
+    evaluates_alone = True
     image_shape: tuple[int, int, int] | None = None
 
     def __init__(self, num_classes: int | None = None) -> None:

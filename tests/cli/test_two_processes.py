@@ -1,10 +1,13 @@
 """Runs on two processes: they measure what one does, train in mixed precision, and end together."""
 
+import csv
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from command_line import RUN, on_two_processes, refused, run, small, spawn, table_of, weights
+from processes import on_processes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 LETTERS = small("sa_node_letters")
@@ -13,10 +16,8 @@ MIXED = ["--trainer.precision", "bf16-mixed"]
 CERTIFIED = ["--trainer.callbacks", "StabilityCertificate"]
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("config", [LETTERS, [*CVFR_LETTERS, "--model.sigma", 0]], ids=["SANODE", "CVFR"])
-def test_two_processes_measure_what_one_does(config, precision, capsys):
-    settings = [*config, "--trainer.precision", precision, "--data.noise_test", 0.1]
+def test_two_processes_in_mixed_precision_measure_what_one_does(capsys):
+    settings = [*LETTERS, *MIXED, "--data.noise_test", 0.1, "--data.n_test", 11]
     settings += ["--model.coupling", "projected", "--model.steps", 20, "--trainer.max_epochs", 2]
     process = on_two_processes("fit", *settings)
     assert process.stdout.count("Run finished") == 1
@@ -37,20 +38,61 @@ def tags(path):
     return "train/loss" in EventAccumulator(str(path)).Reload().Tags()["scalars"]
 
 
-def test_two_processes_count_every_image_equally_often(capsys):
+def on_both(folder, *arguments):
+    """The command line on two processes that cost no imports."""
+    on_processes(2, lambda: run(*arguments, "--trainer.devices", 2, "--trainer.strategy", "ddp"), folder)
+
+
+def csv_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def numbers(rows):
+    return [float(value or "nan") for row in rows for value in row.values()]
+
+
+def test_two_processes_learn_measure_and_predict_what_one_does(tmp_path):
     settings = [*small("bp_letters"), "--data.noise_train", 0, "--data.noise_test", 0.6]
-    settings += ["--data.n_train", 6, "--data.n_val", 1, "--data.n_test", 11]
-    settings += ["--trainer.log_every_n_steps", 1]
-    process = on_two_processes("fit", *settings, "--data.batch_size", 3)
-    together = table_of(process.stdout)
-    mean = losses(RUN)
-    run("test", *settings, "--ckpt_path", "best")
-    rows = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if "│" in line]
-    alone = {label.strip(): float(value) for label, value in rows if label.strip().startswith("test/")}
-    assert float(together["test accuracy"]) == pytest.approx(alone["test/accuracy"], abs=1e-4)
-    assert round(11 * alone["test/accuracy"]) == pytest.approx(11 * alone["test/accuracy"], abs=1e-4)
+    settings += ["--data.n_train", 12, "--data.n_val", 1, "--data.n_test", 11, "--data.eval_batch_size", 5]
+    settings += ["--trainer.log_every_n_steps", 1, "--trainer.max_epochs", 2, "--trainer.callbacks"]
+    settings += ["{class_path: RobustnessCurve, init_args: {attacks: [fgsm_radius], masking: false}}"]
+    on_both(tmp_path, "fit", *settings, "--data.batch_size", 3)
     run("fit", *settings, "--data.batch_size", 6, "--trainer.logger.name", "alone")
-    assert mean == pytest.approx(losses("runs/alone/version_0"), rel=1e-5)
+    alone = Path("runs/alone/version_0")
+    assert losses(RUN) == pytest.approx(losses(alone), rel=1e-5)
+    found, expected = (json.loads((folder / "results.json").read_text()) for folder in (RUN, alone))
+    assert found["processor"]["processes"] == 2
+    assert found["metrics"] == pytest.approx(expected["metrics"], rel=1e-4, abs=1e-6)
+    radii = "robustness/fgsm_radius_radii.csv"
+    assert numbers(csv_rows(RUN / radii)) == pytest.approx(
+        numbers(csv_rows(alone / radii)), rel=1e-4, nan_ok=True
+    )
+    predict = ["predict", *settings, "--ckpt_path", RUN / "checkpoints/best.ckpt"]
+    on_both(tmp_path, *predict)
+    run(*predict)
+    found, expected = (csv_rows(RUN / folder / "predictions.csv") for folder in ("predict", "predict_2"))
+    assert [row["index"] for row in found] == [str(index) for index in range(11)]
+    exact = ("label_name", "class_name")
+    assert [[row[name] for name in exact] for row in found] == [
+        [row[name] for name in exact] for row in expected
+    ]
+    confidence = [[float(row["confidence"]) for row in rows] for rows in (found, expected)]
+    assert confidence[0] == pytest.approx(confidence[1], rel=1e-6)
+
+
+def test_images_of_a_strangers_data_module_count_once(tmp_path):
+    settings = ["--model", "NMODE", "--model.width", 4, "--model.image_shape", "[1,6,5]"]
+    settings += ["--model.num_classes", 3, "--data", "strangers.Tensors", "--data.count", 11]
+    settings += ["--ckpt_path", "untrained", "--seed_everything", 0, "--trainer.accelerator", "cpu"]
+    for stage in ("test", "predict"):
+        on_both(tmp_path, stage, *settings, "--trainer.logger.name", "both")
+        run(stage, *settings, "--trainer.logger.name", "alone")
+    folders = [Path("runs") / name / "version_0" for name in ("both", "alone")]
+    found, expected = (json.loads((folder / "results.json").read_text())["metrics"] for folder in folders)
+    assert found == pytest.approx(expected, rel=1e-6)
+    tables = [csv_rows(folder.with_name("version_1") / "predictions.csv") for folder in folders]
+    assert numbers(tables[0]) == pytest.approx(numbers(tables[1]), rel=1e-6)
 
 
 def test_two_noisy_processes_in_mixed_precision():

@@ -1,5 +1,7 @@
 """A module and a data module that know nothing of this package, for the command line."""
 
+import math
+
 import lightning as L
 import torch
 
@@ -63,13 +65,16 @@ class Tensors(L.LightningDataModule):
         kind: str = "tensors",
         named: bool = False,
         shuffled: bool = False,
+        count: int = 12,
     ):
         super().__init__()
         self.size, self.classes, self.kind, self.named, self.shuffled = size, classes, kind, named, shuffled
+        self.count = count
 
     def setup(self, stage=None):
-        labels = torch.arange(12) % 3
-        images = torch.linspace(0, 1, 12 * self.size * (self.size - 1)).view(12, 1, self.size, self.size - 1)
+        labels = torch.arange(self.count) % 3
+        shape = self.count, 1, self.size, self.size - 1
+        images = torch.linspace(0, 1, math.prod(shape)).view(shape)
         kinds = {
             "tensors": images,
             "dicts": images,
@@ -89,4 +94,4 @@ class Tensors(L.LightningDataModule):
     def val_dataloader(self):
         return torch.utils.data.DataLoader(self.examples, batch_size=6)
 
-    test_dataloader = val_dataloader
+    test_dataloader = predict_dataloader = val_dataloader
