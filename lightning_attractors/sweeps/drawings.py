@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,8 +44,13 @@ def draw_parallel(
     for place, column in enumerate(columns):
         axis.axvline(place, color=FIT, linewidth=0.6, zorder=1)
         for height, label in column.ticks:
-            axis.annotate(label, (place, height), (3, 0), textcoords="offset points", fontsize=6, va="center")
-    axis.set_xticks(range(len(names)), [textwrap.fill(name.replace(".", ". "), _WIDE) for name in names])
+            text = axis.annotate(label, (place, height), (3, 0), textcoords="offset points", va="center")
+            text.set(
+                fontsize=6,
+                zorder=4,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+            )
+    axis.set_xticks(range(len(names)), [_folded(name) for name in names])
     axis.set(yticks=[], ylim=(-0.05, 1.05), title=f"{study}: {len(points)} trials, the best one thick")
     axis.spines[:].set_visible(False)
     return figure
@@ -106,6 +110,11 @@ def draw_robustness(
     bar.set_ticks([height for height, _ in heights.ticks], labels=[label for _, label in heights.ticks])
     figure.suptitle(study, fontsize=9)
     return figure
+
+
+def _folded(name: str) -> str:
+    """A long name on several lines, of which each ends at a dot."""
+    return name if len(name) <= _WIDE else name.replace(".", ".\n")
 
 
 def _around(values: Sequence[float]) -> Normalize:
