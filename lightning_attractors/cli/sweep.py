@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningCLI
 
@@ -24,7 +25,7 @@ from lightning_attractors.extras import load_extra
 from lightning_attractors.shipped import shipped_config
 
 if TYPE_CHECKING:  # it loads what is an extra
-    from lightning_attractors.sweeps import Plan, Report, Settled, Space
+    from lightning_attractors.sweeps import Plan, Report, Settled, Space, Value
 
 
 def sweep(arguments: list[str], beginning: Beginning) -> None:
@@ -57,7 +58,8 @@ def sweep(arguments: list[str], beginning: Beginning) -> None:
     check_writable(fit.folder)
     with sweeps.storage_errors(storage):
         study = sweeps.SharedStudy(fit.study, sweeps.open_storage(storage), plan, trials)
-        study.work(sweeps.TrialRun(fit.folder), _teller(study))
+        filters = sweeps.SharedFilters(fit.folder, fit.resolve)
+        study.work(sweeps.TrialRun(fit.folder, filters=filters), _teller(study))
         _report(fit, plan.in_words(), study.settled())
 
 
@@ -113,12 +115,20 @@ class _Fit:
             UsageError: if it does not, with what was probably meant.
             SettingError: if it never could.
         """
-        from lightning_attractors.sweeps import flags
-
         for key, varied in space.items():
             for value in varied.extremes():
-                config = self._cli.parser.parse_args([*self._always, *flags({key: value})])
-                check_settings(config.fit, trains=True)
+                check_settings(self._parsed({key: value}).fit, trains=True)
+
+    def resolve(self, point: Mapping[str, Value]) -> dict[str, Any]:
+        """All settings of a trial, by their names."""
+        dumped = self._cli._parser("fit").dump(self._parsed(point).fit, skip_none=False)
+        config: dict[str, Any] = yaml.safe_load(dumped)
+        return config
+
+    def _parsed(self, point: Mapping[str, Value]) -> Namespace:
+        from lightning_attractors.sweeps import flags
+
+        return self._cli.parser.parse_args([*self._always, *flags(point)])
 
 
 class _Parsed(AttractorsCLI):

@@ -20,6 +20,7 @@ from typing import Any
 from lightning_attractors.callbacks import SweepReport
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.reading import UNREADABLE, read_checkpoint
+from lightning_attractors.sweeps.filters import FailedRunError, SharedFilters
 from lightning_attractors.sweeps.plan import usual_direction
 from lightning_attractors.sweeps.space import flags
 from lightning_attractors.sweeps.study import Attempt, Outcome
@@ -36,10 +37,12 @@ class TrialRun:
     Attributes:
         folder: of the study.
         command: what a run's arguments are added to.
+        filters: finds the filters that runs start from, where they learn some first.
     """
 
     folder: Path
     command: Sequence[str] = FIT
+    filters: SharedFilters | None = None
 
     def __call__(self, attempt: Attempt) -> Outcome:
         """Run a trial to its end, or until it is hopeless.
@@ -48,13 +51,34 @@ class TrialRun:
             SettingError: if a metric is not logged.
             OSError: if the disk is full, of which the trial cannot be blamed.
         """
-        plan = attempt.shared.plan
-        log = self.folder / "logs" / f"version_{attempt.number}.log"
+        plan, run = attempt.shared.plan, self.folder / f"version_{attempt.number}"
+        found: dict[str, Any] = {"folder": str(run)}
+        given = arguments(attempt, self.folder.name)
+        try:
+            if self.filters is not None:
+                given += self.filters.of(attempt, self._run)
+            if self._run(attempt, given, run.name):
+                return Outcome(pruned=True, found=found)
+        except FailedRunError as error:
+            return Outcome(error=str(error), found=found)
+        found |= results(run)
+        metrics = found["metrics"]
+        for setting, name in (("metric", plan.metric), ("prune", plan.prune or plan.metric)):
+            require(name in metrics, setting, name, f"must be one that runs log: {', '.join(metrics)}")
+        return Outcome(value=metrics[plan.metric], found=found)
+
+    def _run(self, attempt: Attempt, given: Sequence[str], name: str) -> bool:
+        """Run the command line to its end, while the trial gives signs of life; whether it is hopeless.
+
+        Raises:
+            FailedRunError: if it fails.
+        """
+        log = self.folder / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         here, there = Pipe()
-        with log.open("w+", encoding="utf-8") as output:
+        with log.open("w", encoding="utf-8") as output:
             process = subprocess.Popen(
-                [*self.command, *arguments(attempt, self.folder.name)],
+                [*self.command, *given],
                 env={**os.environ, SweepReport.channel: str(there.fileno())},
                 pass_fds=[there.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -67,16 +91,11 @@ class TrialRun:
             finally:
                 _end(process)
                 here.close()
-        run = self.folder / f"version_{attempt.number}"
-        if pruned or process.returncode:
-            error = None if pruned else _last_line(log, process.returncode)
-            _refuse_full_disk(error or "", self.folder)
-            return Outcome(pruned=pruned, error=error, found={"folder": str(run)})
-        found = {"folder": str(run), **results(run)}
-        metrics = found["metrics"]
-        for setting, name in (("metric", plan.metric), ("prune", plan.prune or plan.metric)):
-            require(name in metrics, setting, name, f"must be one that runs log: {', '.join(metrics)}")
-        return Outcome(value=metrics[plan.metric], found=found)
+        if not pruned and process.returncode:
+            error = _last_line(log, process.returncode)
+            _refuse_full_disk(error, self.folder)
+            raise FailedRunError(error)
+        return pruned
 
 
 def arguments(attempt: Attempt, study: str) -> list[str]:

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from command_line import CONFIGS, refused, run
+from command_line import CONFIGS, refused, run, weights
 
 import lightning_attractors.sweeps.storage
 
@@ -20,10 +21,13 @@ def space(**settings):
 STEPS = {"model.steps": {"values": [1, 2]}}
 
 
-def test_a_grid_of_real_runs_goes_on_and_is_reported(capsys, monkeypatch):
-    short = {"base": str(CONFIGS / "sa_node_letters.yaml"), "trainer": {"callbacks": None, "max_epochs": 1}}
+def test_a_grid_of_real_runs_goes_on_and_shares_its_filters(capsys, monkeypatch):
+    short = {
+        "base": str(CONFIGS / "kh_letters.yaml"),
+        "trainer": {"callbacks": None, "filter_batch_size": 20},
+    }
     Path("short.yaml").write_text(yaml.safe_dump(short))
-    space(**STEPS)
+    space(**{"model.power": {"values": [2, 4]}})
     monkeypatch.setenv("PYTHONPATH", str(CONFIGS.parents[1]))
     sweep = ["sweep", "--config", "short.yaml", "--space", "space.yaml", "--sampler", "grid"]
     run(*sweep, "--trials", 1)
@@ -31,13 +35,21 @@ def test_a_grid_of_real_runs_goes_on_and_is_reported(capsys, monkeypatch):
     run(*sweep)
     printed = capsys.readouterr().out
     assert "trial 1: val/accuracy" in printed
-    assert "(model.steps=2)  2 of 2 done" in printed
+    assert "(model.power=4)  2 of 2 done" in printed
     assert "trial 0" not in printed.partition("study")[0]
     folder = Path("runs/short_sweep")
-    for number, steps in enumerate([1, 2]):
-        config = yaml.safe_load((folder / f"version_{number}" / "config.yaml").read_text())
-        assert config["model"]["init_args"]["steps"] == steps
-        assert (folder / f"version_{number}" / "results.json").is_file()
+    (filters,) = (folder / "filters").glob("*.pt")
+    assert filters.read_bytes() == (folder / "filters_0" / "filters.pt").read_bytes()
+    assert not (folder / "filters_1").exists()
+    learned = torch.load(filters)["filters"]
+    for number, power in enumerate([2, 4]):
+        trial = folder / f"version_{number}"
+        config = yaml.safe_load((trial / "config.yaml").read_text())
+        assert config["model"]["init_args"]["power"] == power
+        assert config["model"]["init_args"]["filters_from"] == str(filters)
+        assert config["trainer"]["filter_epochs"] == 0
+        assert torch.equal(weights(trial, "best")["conv.weight"], learned)
+        assert (trial / "results.json").is_file()
     first = (folder / "trials.csv").read_bytes()
     (folder / "trials.csv").unlink()
     run(*sweep, "--trials", 0)
@@ -55,12 +67,12 @@ def test_a_grid_of_real_runs_goes_on_and_is_reported(capsys, monkeypatch):
         (
             {"model.stepss": {"low": 1, "high": 2}},
             [],
-            "model.stepss='1': there is no such setting; did you mean",
+            "model.stepss: there is no such setting; did you mean steps?",
         ),
         (
-            {"trainer.max_epoch": {"low": 1, "high": 2}},
+            {"trainer.max_epocs": {"low": 1, "high": 2}},
             [],
-            "trainer.max_epoch='1': there is no such setting; did",
+            "trainer.max_epocs='1': there is no such setting; did you mean trainer.max_epochs?",
         ),
         ({"model.steps": {"low": 2, "high": 1}}, [], "model.steps={'high': 1, 'low': 2}: is empty"),
         ({"model.steps": {"values": [1, "many"]}}, [], "model.steps='many': must be an integer"),
