@@ -9,7 +9,7 @@ from typing import Any
 from lightning_attractors.errors import SettingError
 
 # The extra of pyproject.toml that brings a package.
-_EXTRAS = {"shtab": "completion", "torchattacks": "attacks", "torchdiffeq": "solvers"}
+_EXTRAS = {"optuna": "sweep", "shtab": "completion", "torchattacks": "attacks", "torchdiffeq": "solvers"}
 
 
 def load_extra(package: str, setting: str, value: Any) -> ModuleType:

@@ -10,6 +10,7 @@ from lightning_attractors.callbacks.pictures import AttractorPictures
 from lightning_attractors.callbacks.predictions import Predictions
 from lightning_attractors.callbacks.robustness_curve import BrokenCertificateError, RobustnessCurve
 from lightning_attractors.callbacks.stability import StabilityCertificate, UnstableError
+from lightning_attractors.callbacks.sweep_report import SweepReport
 
 __all__ = [
     "AttractorPictures",
@@ -25,5 +26,6 @@ __all__ = [
     "Predictions",
     "RobustnessCurve",
     "StabilityCertificate",
+    "SweepReport",
     "UnstableError",
 ]

@@ -1,4 +1,4 @@
-"""The command line: ``attractors fit|validate|test|predict|export``."""
+"""The subcommands of Lightning: ``attractors fit|validate|test|predict``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import distributed
 
 # Imported so that their class names alone resolve in configs and on the command line.
 from lightning_attractors import __version__, callbacks, data, models  # noqa: F401
@@ -33,11 +32,11 @@ from lightning_attractors.cli.board import BoardLogger
 from lightning_attractors.cli.checkpoint_checks import check_checkpoint, local_checkpoint
 from lightning_attractors.cli.completion import PrintCompletion
 from lightning_attractors.cli.config_files import config_parser
-from lightning_attractors.cli.export import EXPORT, export_checkpoint, export_parser
-from lightning_attractors.cli.locks import OneProcess, hold, is_first_process, let_go
+from lightning_attractors.cli.export import EXPORT, export_parser
+from lightning_attractors.cli.locks import OneProcess, hold, is_first_process
 from lightning_attractors.cli.metrics_file import MetricsFile
-from lightning_attractors.cli.quiet import ParameterLine, quieten
-from lightning_attractors.cli.refusals import Beginning, refusal
+from lightning_attractors.cli.quiet import ParameterLine
+from lightning_attractors.cli.refusals import Beginning
 from lightning_attractors.cli.report import BoardReport
 from lightning_attractors.cli.results import leave_results
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
@@ -64,8 +63,9 @@ from lightning_attractors.cli.settings import (
     place_runs,
     usual_callbacks,
 )
-from lightning_attractors.cli.signals import EndsBySignal, ended, ended_by_signals
+from lightning_attractors.cli.signals import EndsBySignal
 from lightning_attractors.cli.summary import print_summary
+from lightning_attractors.cli.sweep_parser import SWEEP, sweep_parser
 from lightning_attractors.cli.told_by_data import LINKED, told
 from lightning_attractors.cli.usage import program
 from lightning_attractors.contracts import best_weights
@@ -90,40 +90,6 @@ _ABOUT = (
 )
 
 
-def run() -> None:
-    """Run the command line; errors made for people, and all before the first batch, are one line."""
-    quieten()
-    beginning = Beginning()
-    try:
-        with ended_by_signals():
-            if sys.argv[1:2] == ["export"]:
-                export_checkpoint(sys.argv[2:])
-                return
-            AttractorsCLI(
-                beginning,
-                trainer_class=TwoPhaseTrainer,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-                parser_kwargs={"prog": program(), "version": __version__, "description": _ABOUT},
-            )
-    except BaseException as error:
-        if (signal := ended(error)) is not None:
-            if is_first_process():
-                print(f"error: {signal}", file=sys.stderr)
-            sys.exit(signal.status)
-        line = refusal(error, beginning.over) if isinstance(error, Exception) else None
-        beginning.take_back()
-        if line is None:
-            raise
-        sys.exit(f"error: {line}")
-    finally:
-        let_go()
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()  # else its threads may end the process with an abort
-
-
 class AttractorsCLI(LightningCLI):
     """LightningCLI with one folder per run, a test of the best checkpoint after ``fit``, and one table.
 
@@ -140,9 +106,16 @@ class AttractorsCLI(LightningCLI):
     untrained = False  # whether the user has asked for weights that nobody has trained
     differs = ""  # in what an evaluation differs from the run whose weights it has
 
-    def __init__(self, beginning: Beginning, **settings: Any) -> None:
+    def __init__(self, beginning: Beginning) -> None:
         self.beginning = beginning
-        super().__init__(**settings)
+        super().__init__(
+            trainer_class=TwoPhaseTrainer,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": program(), "version": __version__, "description": _ABOUT},
+        )
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -156,6 +129,7 @@ class AttractorsCLI(LightningCLI):
         there = parser._subcommands_action
         if there is not None and len(self.subcommands()) > 1:  # all are made, for who asks what there is
             there.add_subcommand("export", export_parser(), help=EXPORT)
+            there.add_subcommand("sweep", sweep_parser(), help=SWEEP)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return config_parser(**kwargs)
