@@ -117,7 +117,7 @@ class _Fit:
         """
         for key, varied in space.items():
             for value in varied.extremes():
-                check_settings(self._parsed({key: value}).fit, trains=True)
+                check_settings(self._parsed({key: value}).fit)
 
     def resolve(self, point: Mapping[str, Value]) -> dict[str, Any]:
         """All settings of a trial, by their names."""
