@@ -1,6 +1,7 @@
 """Every cell of every notebook runs, in order, in one namespace, and says what the text around it says."""
 
 import json
+import logging
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,6 +23,8 @@ def cells(path):
 def executed(empty_folder, capsys):
     """Runs a notebook in an empty folder, without a screen, and gives its names and what it printed."""
     plt.switch_backend("Agg")
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
 
     def run(name):
         path = next(path for path in NOTEBOOKS if path.stem == name)
@@ -33,6 +36,8 @@ def executed(empty_folder, capsys):
     with plt.rc_context():
         yield run
     plt.close("all")
+    for logger, level in zip(loggers, levels, strict=True):  # which notebooks have say less
+        logger.setLevel(level)
 
 
 def test_letters_are_told_apart_by_stable_attractors_and_certified(executed):
