@@ -57,11 +57,9 @@ def test_a_checkpoint_with_other_attractors_is_refused():
     assert "ckpt_path='a checkpoint with other attractors'" in message
 
 
-def test_a_version_that_is_taken_and_predictions_of_many_processes_are_refused():
+def test_a_version_that_is_taken_is_refused():
     run("fit", *LETTERS)
     assert "trainer.logger.version=0" in refused("fit", *LETTERS, "--trainer.logger.version", 0)
-    devices = ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
-    assert "trainer.devices=2" in refused("predict", *LETTERS, *devices, "--ckpt_path", "best")
 
 
 @pytest.mark.parametrize("config", ["nmode_letters", "nonexpansive_letters"])
