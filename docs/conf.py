@@ -5,6 +5,7 @@ from importlib import import_module
 from inspect import isclass, isroutine
 from pathlib import Path
 from pkgutil import walk_packages
+from typing import get_origin
 
 import lightning_attractors
 
@@ -41,7 +42,8 @@ def room_of(path):
 
 def source(thing):
     """The path of the module where a class or a function is from; None of anything else."""
-    return thing.__module__ if isclass(thing) or isroutine(thing) else None
+    named = isclass(thing) and get_origin(thing) is None  # and no alias such as dict[str, int]
+    return thing.__module__ if named or isroutine(thing) else None
 
 
 def listed(room):
