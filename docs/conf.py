@@ -60,7 +60,11 @@ FILES = [module.name for module in MODULES if not module.ispkg]
 # What the pages' template fills in.
 autosummary_context = {
     "objects": {room: [name for name in LISTED[room] if source(LISTED[room][name])] for room in ROOMS},
-    "constants": {room: [name for name in LISTED[room] if not source(LISTED[room][name])] for room in ROOMS},
+    "constants": {
+        # The text of dict[str, int] is that of dict.
+        room: [name for name, it in LISTED[room].items() if not source(it) and get_origin(it) is not dict]
+        for room in ROOMS
+    },
     "files": {
         room: [
             # A function that has the name of its file takes the name's place.
