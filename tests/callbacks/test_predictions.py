@@ -4,13 +4,16 @@ import time
 
 import pytest
 import torch
+from processes import on_processes
 from robustness_runs import COUNT, Bright, Certified, loader, pictures
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import Predictions
 from lightning_attractors.contracts import files_of
+from lightning_attractors.data import LettersDataModule
 from lightning_attractors.errors import SettingError
+from lightning_attractors.models import NMODE
 
 
 class Named(Certified):
@@ -80,6 +83,24 @@ def test_a_certificate_that_is_refused_says_why(tmp_path, capsys):
 
     assert "certified_radius" not in predicted(tmp_path, Refused(), loader())[0]
     assert "no certified radii: sigma=0.3: must be 0" in capsys.readouterr().out
+
+
+def table(folder, count, images):
+    """The rows that so many processes write of so many images."""
+    torch.manual_seed(0)
+    model = NMODE(5, (1, 7, 7), width=4)
+    strategy = "ddp" if count > 1 else "auto"
+    trainer = quiet_trainer(folder, [Predictions()], devices=count, strategy=strategy)
+    trainer.predict(model, LettersDataModule(n_test=images, eval_batch_size=2))
+    return (folder / "predictions.csv").read_text().splitlines()[1:]
+
+
+@pytest.mark.parametrize("images", [2, 7])
+def test_three_processes_write_the_rows_of_one(images, tmp_path):
+    whole = [row.split(",") for row in table(tmp_path, 1, images)]
+    shared = [row.split(",") for row in on_processes(3, lambda: table(tmp_path, 3, images), tmp_path)[0]]
+    assert [row[:3] for row in shared] == [row[:3] for row in whole]
+    assert [int(row[0]) for row in shared] == list(range(images))
 
 
 def test_files_are_those_of_the_images_as_they_are_served():
