@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_attractors.errors import SettingError, require
@@ -31,6 +30,7 @@ LOST = 90.0  # seconds without one after which a trial is lost
 _HOPELESS = 3  # trials that fail before any other, after which the config or the space is taken to be wrong
 # Attributes of trials. Only one that failed by itself has an error.
 _SLOT, _PLAN, _BEAT, _ERROR, _FOUND = "slot", "plan", "beat", "error", "found"
+_GIVEN_UP = RuntimeError  # what storages raise of a trial that is finished; Optuna 5 has a kind of it
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -220,12 +220,12 @@ class Attempt:
         """Give a sign of life, if it is time for one."""
         if time.monotonic() - self._last >= self.shared.beat:
             self._beats, self._last = self._beats + 1, time.monotonic()
-            with contextlib.suppress(UpdateFinishedTrialError):
+            with contextlib.suppress(_GIVEN_UP):
                 self._storage.set_trial_user_attr(self._identity, _BEAT, self._beats)
 
     def is_hopeless(self, value: float, epoch: int) -> bool:
         """Whether the median of the others at that epoch is better; the value is large where it is good."""
-        with contextlib.suppress(UpdateFinishedTrialError):
+        with contextlib.suppress(_GIVEN_UP):
             self._trial.report(value if self.shared.plan.direction == "maximize" else -value, epoch)
         return self._trial.should_prune()
 
@@ -241,7 +241,7 @@ class Attempt:
             if error is not None:
                 state = TrialState.FAIL
                 self._storage.set_trial_user_attr(self._identity, _ERROR, error)
-        except UpdateFinishedTrialError:
+        except _GIVEN_UP:
             return False
         return _end(self._storage, self._identity, state, [value] if state == TrialState.COMPLETE else None)
 
@@ -299,6 +299,6 @@ def _end(storage: Any, identity: int, state: TrialState, values: list[float] | N
     """Whether the trial was still open."""
     try:
         storage.set_trial_state_values(identity, state, values)
-    except UpdateFinishedTrialError:
+    except _GIVEN_UP:
         return False
     return True
