@@ -22,6 +22,7 @@ from lightning_attractors.figures import ATTACK, COLUMN, DIVERGING, FIT, PAGE, i
 STATE = "$x_i$"
 _STILL = 0.01  # of the way that a state goes: nearer than this to its end nothing happens any more
 _LEFT = (0.7, 0.35, 0.1, _STILL)  # shares of the way that are left in a strip, after the start
+_NAME = 12  # letters of a name in a line
 _THERE = 0.1  # of an attractor's length: a state that is nearer has arrived
 _STRIP = (
     "{start} the start x(0) of a flow dx/dt = F(x). What is trained is the flow; each class has an attractor "
@@ -56,13 +57,13 @@ def draw_strip(
     spread = _range(attractors)
     for row, image, label, end, b in zip(axes, images, labels, reached, range(count), strict=True):
         draw_image(row[0], image)
-        row[0].set_ylabel(names[label], rotation=0, ha="right", va="center")
+        row[0].set_ylabel(textwrap.fill(names[label], _NAME), rotation=0, ha="right", va="center")
         for axis, k in zip(row[1:-1], moments, strict=True):
             axis.imshow(_plane(states[k, b], shape), cmap=DIVERGING, norm=spread)
         row[-1].imshow(_plane(attractors[end], shape), cmap=DIVERGING, norm=spread)
         row[-1].yaxis.set_label_position("right")
         wrong = {} if end == label else {"color": ATTACK}
-        row[-1].set_ylabel(names[end], rotation=0, ha="left", va="center", **wrong)
+        row[-1].set_ylabel(textwrap.fill(names[end], _NAME), rotation=0, ha="left", va="center", **wrong)
     titles = [
         "image",
         *(f"$t = {k * dt:.3g}$" for k in moments),
