@@ -20,8 +20,7 @@ class SettingError(ValueError):
     """
 
     def __init__(self, setting: str, value: Any, valid: str) -> None:
-        shown = " ".join(repr(value).split())
-        super().__init__(f"{setting}={shown}: {valid}")
+        super().__init__(f"{setting}={one_line(repr(value))}: {valid}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Between processes goes the message alone: the value need not be picklable
@@ -30,6 +29,11 @@ class SettingError(ValueError):
 
 class NonFiniteError(ArithmeticError):
     """Training produced a loss or a state that is not finite, and was stopped."""
+
+
+def one_line(text: object) -> str:
+    """What something says of itself, such as an exception, on one line."""
+    return " ".join(str(text).split())
 
 
 def require(condition: bool, setting: str, value: Any, valid: str) -> None:

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from lightning_attractors.errors import SettingError
+from lightning_attractors.errors import SettingError, one_line
 
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -98,5 +98,5 @@ def _has_alpha(picture: Image.Image) -> bool:
 
 def _unreadable(path: str | Path, error: Exception) -> SettingError:
     unknown = isinstance(error, UnidentifiedImageError)
-    reason = "it is in no format of images" if unknown else " ".join(str(error).split())
+    reason = "it is in no format of images" if unknown else one_line(error)
     return SettingError("image", str(path), f"must be an image that can be read ({reason})")

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
 # Turns in which an idle thread of GNU OpenMP waits for more work before it sleeps. By default 300,000: two
 # trainings beside each other then wait most of the time for each other's idle threads.
 _SPIN_COUNT = "1000"
@@ -51,6 +49,8 @@ def keep_freed_memory() -> None:
 @contextmanager
 def one_at_a_time(name: str) -> Iterator[None]:
     """Let other processes of this user on this machine wait here while one of them is within."""
+    from filelock import FileLock  # half of what the command line loads before torch, and seldom needed
+
     who = Path.home().name
     with FileLock(Path(tempfile.gettempdir()) / f"lightning_attractors_{who}_{name}.lock"):
         yield

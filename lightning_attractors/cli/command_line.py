@@ -42,6 +42,7 @@ from lightning_attractors.cli.results import leave_results
 from lightning_attractors.cli.resuming import SameOptimizer, other_than_trained, require_same_settings
 from lightning_attractors.cli.runs import (
     RESUMED,
+    as_list,
     check_writable,
     checkpoint_of_run,
     configured_loggers,
@@ -221,7 +222,7 @@ class AttractorsCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")
         extra: list[Callback] = [self.beginning, FiniteLoss(), EveryImageOnce()]
-        given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
+        given = as_list(config.callbacks)
         check_callbacks(given, self.model)
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
             if sys.stdout.isatty():
@@ -248,9 +249,9 @@ class AttractorsCLI(LightningCLI):
         extra += [SameOptimizer(), EndsBySignal(), self.report]
         if not any(isinstance(callback, Predictions) for callback in given):
             extra.append(Predictions())
-        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
+        plugins = as_list(config.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), CheckpointFiles()]
+            kwargs["plugins"] = [*plugins, CheckpointFiles()]
         trainer = self._instantiate_trainer({**config, **kwargs}, extra)
         self.beginning.at(trainer)
         if not config.fast_dev_run and self.subcommand == "fit":

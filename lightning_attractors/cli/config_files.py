@@ -15,7 +15,7 @@ from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_attractors.cli.usage import OneLineParser
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError, one_line, require
 from lightning_attractors.shipped import meant_shipped, shipped_config
 
 
@@ -85,8 +85,7 @@ def _check(path: Path) -> None:
         content = yaml.compose(text)
         twice = next(_twice(content, set()), None)
     except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise SettingError("config", str(path), f"must be YAML or JSON ({problem})") from error
+        raise SettingError("config", str(path), f"must be YAML or JSON ({one_line(error)})") from error
     settings = isinstance(content, yaml.MappingNode)
     require(settings, "config", str(path), "must hold settings by their names, as `model: SANODE`")
     require(twice is None, "config", str(path), f"must have {twice} once: only the last one would count")

@@ -19,7 +19,7 @@ from lightning_attractors.callbacks import CollapsedError, UnstableError
 from lightning_attractors.cli.locks import is_first_process
 from lightning_attractors.cli.runs import RESUMED
 from lightning_attractors.cli.usage import UsageError
-from lightning_attractors.errors import NonFiniteError, SettingError, require
+from lightning_attractors.errors import NonFiniteError, SettingError, one_line, require
 from lightning_attractors.models import Classifier
 from lightning_attractors.writing import run_folder, write_atomically
 
@@ -125,11 +125,11 @@ def refusal(error: Exception, begun: bool) -> str | None:
             return f"{cause.filename or 'disk'}: {cause.strerror}; what was there before is whole"
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
-        return " ".join(str(cause).split())
+        return one_line(cause)
     while str(error).startswith("Does not validate") and isinstance(error.__cause__, Exception):
         error = error.__cause__  # what the parser wraps at every level
     last = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())
+    text = one_line(error)
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
     of_lightning = Path(last.filename).is_relative_to(Path(L.__file__).parent / "pytorch" / "callbacks")
     if of_lightning and type(error) in (RuntimeError, ValueError):

@@ -25,10 +25,20 @@ _EVALUATES = {"verbose", "return_predictions"}
 _IN_FOLDERS = ("BoardLogger", "TensorBoardLogger", "CSVLogger")  # which take any name for that of a folder
 
 
+def as_list(given: Any) -> list[Any]:
+    """What a setting holds that takes one thing, several in a list, or none."""
+    if given is None:
+        return []
+    return given if isinstance(given, list) else [given]
+
+
 def configured_loggers(trainer: Any) -> list[Any]:
     """The configs of a trainer's loggers that write into a folder of their own (``save_dir``)."""
-    given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
-    return [item for item in given if isinstance(item, Namespace) and "save_dir" in item.get("init_args", {})]
+    return [
+        item
+        for item in as_list(trainer.logger)
+        if isinstance(item, Namespace) and "save_dir" in item.get("init_args", {})
+    ]
 
 
 def log_root(trainer: Any) -> Path:

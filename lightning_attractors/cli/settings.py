@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import LearningRateFinder
 
 from lightning_attractors.callbacks import BestCheckpoint, LastCheckpoint
-from lightning_attractors.cli.runs import configured_loggers
+from lightning_attractors.cli.runs import as_list, configured_loggers
 from lightning_attractors.cli.told_by_data import LINKED
 from lightning_attractors.cli.usage import class_at
 from lightning_attractors.contracts import linked_of
@@ -62,9 +62,7 @@ def limit_epochs(trainer: Namespace) -> bool:
     """Have a training end after a few epochs where nothing else ends it; whether that is so."""
     endless = trainer.get("max_epochs") is None and trainer.get("max_steps") == -1
     ending = ("EarlyStopping", "Timer")
-    callbacks = trainer.get("callbacks") or []
-    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-    paths = [str(one.get("class_path", "")) for one in callbacks]
+    paths = [str(one.get("class_path", "")) for one in as_list(trainer.get("callbacks"))]
     endless = endless and trainer.get("max_time") is None
     endless = endless and not any(path.rpartition(".")[2] in ending for path in paths)
     if endless:

@@ -16,7 +16,7 @@ from lightning_attractors.data.generators import Stream, keyed_generator
 from lightning_attractors.data.loader import EvaluationLoader, ResumableLoader
 from lightning_attractors.data.sampler import EpochRandomSampler
 from lightning_attractors.data.transforms import to_unit_range
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError, one_line, require
 from lightning_attractors.robustness import replace_pixels
 
 
@@ -215,8 +215,7 @@ class InMemoryDataModule(L.LightningDataModule):
         try:
             images, _ = InMemoryDataset(*train, transform=transform)[0]
         except Exception as error:  # whatever they raise, they do not
-            reason = " ".join(str(error).split())
-            raise SettingError("transforms", names, f"{valid} ({reason})") from error
+            raise SettingError("transforms", names, f"{valid} ({one_line(error)})") from error
         found = tuple(images.shape)
         require(found == self.image_shape, "transforms", names, f"{valid}, not of shape {found}")
         low, high = (round(end.item(), 3) for end in images.aminmax())

@@ -13,6 +13,7 @@ from torchvision import datasets
 
 from lightning_attractors.data.base import Labelled
 from lightning_attractors.data.files import FilesDataModule
+from lightning_attractors.errors import one_line
 
 
 class CIFAR10DataModule(FilesDataModule):
@@ -43,7 +44,7 @@ class CIFAR10DataModule(FilesDataModule):
             entry = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
             data, labels = entry["data"], np.asarray(entry["labels"])
         except Exception as error:  # a damaged pickle can raise anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise self.bad_file(name, f"is no pickle of CIFAR-10 data ({reason})") from error
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
             kind = data.dtype if isinstance(data, np.ndarray) else type(data).__name__

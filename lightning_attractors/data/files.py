@@ -16,7 +16,7 @@ from torchvision.datasets import CIFAR10, MNIST
 
 from lightning_attractors.data.base import ImageSettings, InMemoryDataModule, Labelled
 from lightning_attractors.data.generators import Stream, keyed_generator
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError, one_line, require
 from lightning_attractors.keywords import Unpack
 
 
@@ -176,7 +176,7 @@ class FilesDataModule(InMemoryDataModule):
                     if file.suffix != ".gz":
                         os.replace(file, root / self.folder / file.name)
         except (OSError, RuntimeError, HTTPException) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise SettingError(
                 "download",
                 True,

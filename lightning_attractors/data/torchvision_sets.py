@@ -16,7 +16,7 @@ from torchvision.datasets import VisionDataset
 
 from lightning_attractors.contracts import classes_of, labels_of
 from lightning_attractors.data.pictures import PictureDataModule, Pictures, PictureSettings
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError, one_line, require
 from lightning_attractors.image_files import image_bytes
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.process import one_at_a_time
@@ -172,4 +172,4 @@ def _arguments(kind: type[VisionDataset]) -> set[str]:
 
 
 def _told(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return one_line(f"{type(error).__name__}: {error}")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_attractors.dynamics.integrate import IntegratorName
 from lightning_attractors.dynamics.planted import PlantedField, block_patterns, dual_basis, random_patterns
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError, one_line, require
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.models.attractor import AttractorClassifier
 from lightning_attractors.models.backbones import count_features
@@ -127,8 +127,7 @@ def _check_field(field: nn.Module, attractors: Tensor) -> None:
         with torch.no_grad():
             flow = field(attractors)
     except Exception as error:  # whatever it raises, it does not take them
-        reason = " ".join(str(error).split())
-        raise SettingError("field", name, f"{valid} ({reason})") from error
+        raise SettingError("field", name, f"{valid} ({one_line(error)})") from error
     found = tuple(flow.shape) if isinstance(flow, Tensor) else type(flow).__name__
     require(found == shape, "field", name, f"{valid}, not {found}")
     require(bool(flow.isfinite().all()), "field", name, valid)

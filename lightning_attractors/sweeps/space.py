@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from jsonargparse import get_loader
 
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError, one_line, require
 
 Number = int | float
 Value = bool | int | float | str | None
@@ -100,8 +100,7 @@ def read_space(path: str) -> Space:
     except OSError as error:
         raise SettingError("space", path, f"must be a file that can be read ({error.strerror})") from error
     except Exception as error:  # the loader's own, of which there are several
-        problem = " ".join(str(error).split())
-        raise SettingError("space", path, f"must be a file of YAML ({problem})") from error
+        raise SettingError("space", path, f"must be a file of YAML ({one_line(error)})") from error
     fits = isinstance(content, dict) and len(content) > 0
     require(fits, "space", path, "must hold settings by their names, as model.gamma: {low: 1, high: 2}")
     return {str(key): dimension(str(key), given) for key, given in content.items()}

@@ -13,7 +13,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
-from lightning_attractors.errors import SettingError, require
+from lightning_attractors.errors import SettingError, one_line, require
 
 _BUSY = 30  # seconds in which another process may keep an SQLite file for itself
 
@@ -31,7 +31,7 @@ def storage_errors(storage: str) -> Iterator[None]:
         cause: BaseException = error
         while isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
-        problem = " ".join(str(cause).split())[:200]
+        problem = one_line(cause)[:200]
         raise SettingError(
             "storage", storage, f"cannot be used ({problem}); trials so far are kept"
         ) from error
