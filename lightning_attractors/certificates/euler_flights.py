@@ -6,9 +6,10 @@ the product of the Jacobians J_k = diag(1 + Δt r′) + Δt W diag(s′). The re
 
 To a margin that does Σ_k ⟨λ_{k+1}, t_k⟩, with its adjoint λ: no product of norms. Its second order in u is
 uᵀHu, H = Σ_k Φ_kᵀ diag(Δt (½r″ ∘ λ_{k+1} + ½s″ ∘ Wᵀλ_{k+1})) Φ_k, exactly, so that only third order
-need be boxed.
+need be boxed. Where nodes are few, that of every node of every δ_k, Q_k(u, u), is taken out of w_k, too: then
+t_i is what the second derivatives leave over.
 
-Of Φ and Ψ only lengths of rows and bounds of norms are kept: what is left for a radius is arithmetic with
+Of Φ, Q and Ψ only lengths of rows and bounds of norms are kept: what is left for a radius is arithmetic with
 vectors of N numbers.
 """
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from lightning_attractors.certificates.flights import MOST_NODES_OF_BLOCKS, Flight
 from lightning_attractors.certificates.margin_forms import MarginForms
 from lightning_attractors.certificates.tubes import SLACK, bend, spectral_bound, spectral_norm
+from lightning_attractors.dynamics.planted import Pointwise
 
 # The norm of Φ_k is off by the eighth root of the nodes at most, which the product of the ‖J_k‖ makes up for.
 _SQUARINGS = 1
@@ -39,6 +41,8 @@ class PreparedFlight:
         centers: c_k, and the end, shape (steps + 1, B, N).
         rows: lengths of the rows of Φ_k, and of the last, shape (steps + 1, B, N).
         norms: bounds of ‖Φ_k‖₂, and of the last, shape (steps + 1, B).
+        seconds: bounds of |Q_k(u, u)|, ‖u‖₂ ≤ 1, node by node, and of its length, (steps + 1, B, N) and
+            (steps + 1, B); 0 where second order is left to w.
         carried: for every k, and the last, what is known of the Ψ_ki.
         jacobians: bounds of ‖J_k‖₂, shape (steps, B).
         adjoints: λ_{k+1} of every margin, shape (steps, B, K, N).
@@ -52,6 +56,7 @@ class PreparedFlight:
     centers: Tensor
     rows: Tensor
     norms: Tensor
+    seconds: tuple[Tensor, Tensor]
     carried: list[_Carried]
     jacobians: Tensor
     adjoints: Tensor
@@ -83,9 +88,11 @@ class PreparedFlight:
             noise = torch.linalg.vector_norm(rounding, dim=1)
             own, emitted = (bend(h, center, known.reach) for h in (flight.reaction, flight.emission))
             growth = dt * own.amax(dim=1) + self.coupling_norm * emitted.amax(dim=1)
-            bent = dt * known.length_of(own) + self.coupling_norm * known.length_of(emitted)
-            emitted = emitted * known.reach
-            box = dt * own * known.reach + dt * emitted @ flight.coupling.abs().T + rounding
+            (own, own_length), (emitted, emitted_length) = (
+                self._left_over(h, center, known) for h in (flight.reaction, flight.emission)
+            )
+            bent = dt * own_length + self.coupling_norm * emitted_length
+            box = dt * own + dt * emitted @ flight.coupling.abs().T + rounding
             left.append(
                 (box * SLACK, torch.minimum(bent + noise, torch.linalg.vector_norm(box, dim=1)) * SLACK)
             )
@@ -102,12 +109,25 @@ class PreparedFlight:
     ) -> _Deviation:
         """What is known of δ_k, given bounds of all |t_i| and ‖t_i‖₂ up to there and one of ‖δ_k‖₂."""
         first = radii[:, None] * self.rows[k]
-        rest, length = torch.zeros_like(first), torch.zeros_like(radii)
+        by_node, by_length = self.seconds
+        beyond, length = radii.square()[:, None] * by_node[k], radii.square() * by_length[k]
         if k:
-            rest, length = self.carried[k].of(*(torch.stack(bounds) for bounds in zip(*left, strict=True)))
-        reach = first + rest
+            rest, its = self.carried[k].of(*(torch.stack(bounds) for bounds in zip(*left, strict=True)))
+            beyond, length = beyond + rest, length + its
+            length = torch.minimum(length, torch.linalg.vector_norm(beyond, dim=1))
+        reach = first + beyond
         lengths = [radii * self.norms[k] + length, torch.linalg.vector_norm(reach, dim=1), straight]
-        return _Deviation(first, rest, length, reach, torch.stack(lengths).amin(dim=0))
+        return _Deviation(first, beyond, length, reach, torch.stack(lengths).amin(dim=0))
+
+    def _left_over(self, h: Pointwise, center: Tensor, known: _Deviation) -> tuple[Tensor, Tensor]:
+        """Bounds of |h(c + δ) − h − h′δ|, less ½h″(Φu)² where Q has that: by node (B, N), of lengths (B,)."""
+        if not self.flight.second_order:
+            bent = bend(h, center, known.reach)
+            return bent * known.reach, known.length_of(bent)
+        crossed, third = _third_order(h, center, known)
+        by_node = crossed * known.beyond + third * known.reach
+        by_norm = crossed.amax(dim=1) * known.beyond_length + third.amax(dim=1) * known.length
+        return by_node, torch.minimum(by_norm, torch.linalg.vector_norm(by_node, dim=1))
 
     def _lost(self, k: int, known: _Deviation) -> tuple[Tensor, Tensor]:
         """Bounds of |⟨λ_{k+1}, t_k⟩|, shape (B, K), and of what of it is of third order, shape (B, C)."""
@@ -119,23 +139,20 @@ class PreparedFlight:
                 continue
             bent = bend(h, center, known.reach)
             lost = lost + _inner(weights * bent[:, None], known.reach, known.length)
-            # δ² − (Φu)² = (δ + Φu) w
             few = _of_classes(weights, self.forms.classes)
-            crossed = h.derivative(center, 2).abs() / 2 * (known.reach + known.first)
-            beyond = beyond + _inner(few * crossed[:, None], known.rest, known.rest_length)
-            low, high = h.range(center - known.reach, center + known.reach, 3)
-            third = torch.maximum(-low, high).clamp(min=0) / 6 * known.reach.square()
+            crossed, third = _third_order(h, center, known)
+            beyond = beyond + _inner(few * crossed[:, None], known.beyond, known.beyond_length)
             beyond = beyond + _inner(few * third[:, None], known.reach, known.length)
         return lost, beyond
 
 
 @dataclass(frozen=True)
 class _Deviation:
-    """Bounds of |Φu|, of |w| and ‖w‖₂, and of |δ| and ‖δ‖₂: node by node (B, N), lengths (B,)."""
+    """Bounds of |Φu|, of |δ − Φu| and of |δ|: node by node (B, N), and of the lengths (B,)."""
 
     first: Tensor
-    rest: Tensor
-    rest_length: Tensor
+    beyond: Tensor
+    beyond_length: Tensor
     reach: Tensor
     length: Tensor
 
@@ -143,6 +160,14 @@ class _Deviation:
         """Bound (B,) of ‖s ∘ δ‖₂ for slopes (B, N)."""
         by_norm = slopes.amax(dim=1) * self.length
         return torch.minimum(by_norm, torch.linalg.vector_norm(slopes * self.reach, dim=1))
+
+
+def _third_order(h: Pointwise, center: Tensor, known: _Deviation) -> tuple[Tensor, Tensor]:
+    """The s and t with |h(c + δ) − h − h′δ − ½h″(Φu)²| ≤ s |δ − Φu| + t |δ|, each of shape (B, N)."""
+    # δ² − (Φu)² = (δ + Φu) (δ − Φu)
+    crossed = h.derivative(center, 2).abs() / 2 * (known.reach + known.first)
+    low, high = h.range(center - known.reach, center + known.reach, 3)
+    return crossed, torch.maximum(-low, high).clamp(min=0) / 6 * known.reach.square()
 
 
 def prepare(flight: Flight, states: Tensor, labels: Tensor) -> PreparedFlight:
@@ -167,10 +192,14 @@ def prepare(flight: Flight, states: Tensor, labels: Tensor) -> PreparedFlight:
     rows, norms = [torch.ones_like(states)], [torch.ones_like(states[:, 0])]
     products = _Carried.none(states)
     carried = [products]
+    bending = _Bending.none(flight, states)
+    seconds = [bending.bounds()]
     form = states.new_zeros(*classes.shape, flight.nodes, flight.nodes)
     for k, (d, s, jacobian) in enumerate(zip(leaks, slopes, jacobians, strict=True)):
         curved = _curvature(flight, centers[k], _of_classes(adjoints[k], classes))
         form += transition.mT[:, None] @ (curved[..., None] * transition[:, None])
+        bending = bending.advanced(flight, centers[k], transition)
+        seconds.append(bending.bounds())
         transition = _through(coupling, d, s, transition)
         rows.append(torch.linalg.vector_norm(transition, dim=2) * SLACK)
         norms.append(torch.minimum(spectral_norm(transition, _SQUARINGS), norms[-1] * jacobian))
@@ -182,6 +211,7 @@ def prepare(flight: Flight, states: Tensor, labels: Tensor) -> PreparedFlight:
         torch.stack(centers),
         torch.stack(rows),
         torch.stack(norms),
+        (torch.stack([by_node for by_node, _ in seconds]), torch.stack([length for _, length in seconds])),
         carried,
         torch.stack(jacobians),
         torch.stack(adjoints),
@@ -237,6 +267,42 @@ class _Carried:
         rest = torch.minimum(length[:, None].expand_as(boxes[0]), terms.sum(dim=0))
         length = torch.minimum(length, torch.linalg.vector_norm(rest, dim=1))
         return rest * SLACK, length * SLACK
+
+
+@dataclass(frozen=True)
+class _Bending:
+    """The second order of all nodes at one step: Q, shape (B, N, N, N); (B, N, 0, 0) where it is not kept."""
+
+    quadratic: Tensor
+
+    @classmethod
+    def none(cls, flight: Flight, states: Tensor) -> _Bending:
+        size = flight.nodes if flight.second_order else 0
+        return cls(states.new_zeros(*states.shape, size, size))
+
+    def advanced(self, flight: Flight, center: Tensor, transition: Tensor) -> _Bending:
+        quadratic = self.quadratic
+        if not quadratic.shape[-1]:
+            return self
+        # a node's Φ, times itself: what its second derivatives see
+        squared = transition[..., None] * transition[:, :, None, :]
+        total = quadratic
+        for h, matrix in ((flight.reaction, None), (flight.emission, flight.coupling)):
+            slope, half = h.derivative(center, 1), h.derivative(center, 2) / 2
+            added = slope[..., None, None] * quadratic
+            if not h.is_affine:
+                added = added + half[..., None, None] * squared
+            if matrix is not None:
+                added = (matrix @ added.flatten(2)).view_as(added)
+            total = total + flight.dt * added
+        return _Bending(total)
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Of |Q(u, u)|, ‖u‖₂ ≤ 1: node by node (B, N), and of its length (B,)."""
+        if not self.quadratic.shape[-1]:
+            nothing = self.quadratic.new_zeros(self.quadratic.shape[:2])
+            return nothing, nothing[:, 0]
+        return spectral_bound(self.quadratic), spectral_norm(self.quadratic.flatten(2))
 
 
 def _through(coupling: Tensor, leaks: Tensor, slopes: Tensor, matrices: Tensor) -> Tensor:

@@ -188,6 +188,26 @@ def test_what_is_prepared_is_what_autograd_finds(kind, generator):
     assert prepared.coupling_norm == pytest.approx(float(torch.linalg.matrix_norm(coupling, 2)), rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_second_order_of_every_node_is_half_of_its_hessian(kind, generator):
+    flight = flight_of_small(small_model(kind, nodes=6, steps=4))
+    starts = torch.rand(2, 6, dtype=torch.float64, generator=generator)
+    by_node, lengths = prepare(flight, starts, torch.tensor([0, 1])).seconds
+    for b, start in enumerate(starts):
+        for k in range(5):
+            halves = torch.stack([hessian_after(flight, start, k, node) / 2 for node in range(6)])
+            exact = torch.linalg.matrix_norm(halves, 2)
+            assert (exact <= by_node[k, b] + 1e-12).all()
+            assert (by_node[k, b] <= 6**0.25 * exact + 1e-9).all()
+            torch.testing.assert_close(lengths[k, b], torch.linalg.matrix_norm(halves.flatten(1), 2))
+    assert by_node[1:].min() > 0
+
+
+def hessian_after(flight, start, steps, node):
+    """Of the state of one node after so many steps, with respect to the state before."""
+    return torch.autograd.functional.hessian(lambda x: flown(flight, x, steps)[-1][node], start)
+
+
 def relative(flight, state, label):
     logits = state @ flight.readout.T + flight.offsets
     return logits[label] - logits
@@ -203,6 +223,7 @@ def largest_held(prepared, count):
     return low
 
 
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_prepared_flight_holds_no_start_contradicts(kind, generator):
     model = small_model(kind, nodes=9, steps=15)

@@ -96,4 +96,4 @@ class Hill(Pointwise):
         return (-far, -near, near, far)
 
     def size(self, x: Tensor) -> Tensor:
-        return torch.full_like(x, 4.0)
+        return self.derivative(x, 0)  # there is nothing to cancel
