@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +16,23 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.utils import make_grid
 
-from lightning_attractors.figures import ATTACK, COLUMN, DIVERGING, FIT, PAGE, in_style
+from lightning_attractors.figures import (
+    ATTACK,
+    COLUMN,
+    DIVERGING,
+    FIT,
+    PAGE,
+    add_caption,
+    in_lines,
+    in_style,
+)
 
 STATE = "$x_i$"
 _STILL = 0.01  # of the way that a state goes: nearer than this to its end nothing happens any more
 _LEFT = (0.7, 0.35, 0.1, _STILL)  # shares of the way that are left in a strip, after the start
-_NAME = 12  # letters of a name in a line
+NAME = 0.85  # inches for a name beside a row
+_PANELS = 4  # beside each other
+_MOST_ROWS = 10  # of attractors that are large enough for long names
 _THERE = 0.1  # of an attractor's length: a state that is nearer has arrived
 _STRIP = (
     "{start} the start x(0) of a flow dx/dt = F(x). What is trained is the flow; each class has an attractor "
@@ -57,13 +67,13 @@ def draw_strip(
     spread = _range(attractors)
     for row, image, label, end, b in zip(axes, images, labels, reached, range(count), strict=True):
         draw_image(row[0], image)
-        row[0].set_ylabel(textwrap.fill(names[label], _NAME), rotation=0, ha="right", va="center")
+        row[0].set_ylabel(in_lines(names[label], NAME), rotation=0, ha="right", va="center")
         for axis, k in zip(row[1:-1], moments, strict=True):
             axis.imshow(_plane(states[k, b], shape), cmap=DIVERGING, norm=spread)
         row[-1].imshow(_plane(attractors[end], shape), cmap=DIVERGING, norm=spread)
         row[-1].yaxis.set_label_position("right")
         wrong = {} if end == label else {"color": ATTACK}
-        row[-1].set_ylabel(textwrap.fill(names[end], _NAME), rotation=0, ha="left", va="center", **wrong)
+        row[-1].set_ylabel(in_lines(names[end], NAME), rotation=0, ha="left", va="center", **wrong)
     titles = [
         "image",
         *(f"$t = {k * dt:.3g}$" for k in moments),
@@ -76,7 +86,7 @@ def draw_strip(
     _add_colour_bar(figure, axes, spread, f"state of node {STATE}", extend="both")
     pixels = states.shape[2] == images[0].numel()
     start = "The pixels of an image are" if pixels else "What a network makes of an image is"
-    figure.supxlabel(textwrap.fill(_STRIP.format(start=start), 118), fontsize=7.5, x=0.02, ha="left")
+    add_caption(figure, _STRIP.format(start=start))
     return figure
 
 
@@ -101,19 +111,26 @@ def end_of_action(states: Tensor) -> int:
 def draw_trajectories(states: Tensor, titles: Sequence[str], dt: float, label: str = STATE) -> Figure:
     """All nodes over time, one panel per image, until they rest; states (T, B, N)."""
     count, end = states.shape[1], end_of_action(states)
-    figure = Figure(figsize=(max(COLUMN, min(PAGE, 2.4 * count)), 2.3))
-    axes = figure.subplots(1, count, squeeze=False, sharey=True)
+    rows = -(-count // _PANELS)
+    columns = -(-count // rows)
+    width = max(COLUMN, min(PAGE, 2.4 * columns))
+    figure = Figure(figsize=(width, 2.3 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     times = np.arange(end + 1) * dt
     spread = _range(states[-1])
-    for axis, title, values in zip(axes[0], titles, states.unbind(dim=1), strict=True):
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    for axis, title, values in zip(axes.flat, titles, states.unbind(dim=1), strict=False):
         lines = [np.column_stack([times, line]) for line in values[: end + 1].T.numpy()]
         colors = colormaps[DIVERGING](spread(values[-1].numpy()))
         # of hundreds of lines: as points, not as paths, also in a PDF
         collection = LineCollection(lines, colors=colors, linewidths=0.5, alpha=0.7, rasterized=True)
         axis.add_collection(collection)
         axis.autoscale_view()
-        axis.set(title=title, xlabel="time $t$", xlim=(0, times[-1]))
-    axes[0][0].set_ylabel(f"{label} of every node")
+        axis.set(xlabel="time $t$", xlim=(0, times[-1]))
+        axis.set_title(in_lines(title, 0.75 * width / columns), fontsize=8)
+    for row in axes:
+        row[0].set_ylabel(f"{label} of every node")
     _add_colour_bar(figure, axes, spread, f"{label} at the end")
     return figure
 
@@ -143,17 +160,20 @@ def draw_realisations(states: Tensor, dt: float, label: str = STATE) -> Figure:
 @in_style
 def draw_patterns(attractors: Tensor, titles: Sequence[str], shape: tuple[int, ...]) -> Figure:
     """The attractor of every class."""
-    columns = min(10 if len(attractors) > 5 else 5, len(attractors))
+    few = len(attractors) <= 5 or (max(map(len, titles)) > 8 and len(attractors) <= 5 * _MOST_ROWS)
+    columns = min(5 if few else 10, len(attractors))
     rows = -(-len(attractors) // columns)
     side = PAGE / (columns + 1)
-    figure = Figure(figsize=(PAGE, rows * (side + 0.2) + 0.3))
+    titles = [in_lines(title, 0.9 * side) for title in titles]
+    lines = 1 + max(title.count("\n") for title in titles)
+    figure = Figure(figsize=(PAGE, rows * (side + 0.13 * lines + 0.1) + 0.3))
     axes = figure.subplots(rows, columns, squeeze=False)
     spread = _range(attractors)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, pattern, title in zip(axes.flat, attractors, titles, strict=False):
         axis.imshow(_plane(pattern, shape), cmap=DIVERGING, norm=spread)
-        axis.set_title(title)
+        axis.set_title(title, fontsize=8)
     _add_colour_bar(figure, axes, spread, STATE)
     figure.suptitle("The attractor of every class: a code that was chosen, not learned", fontsize=9)
     return figure

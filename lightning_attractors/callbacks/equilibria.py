@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from lightning_attractors.certificates import EquilibriumCertificate, Spectrum
-from lightning_attractors.figures import ATTACK, COLUMN, FIT, PAGE, SEQUENCE, in_style
+from lightning_attractors.figures import ATTACK, COLUMN, FIT, PAGE, SEQUENCE, in_lines, in_style
 
+_NAME = 1.0  # inches for one in the legend
 # What a reader of stability.json should know of its verdicts.
 EVIDENCE = (
     "eigenvalues: proved for the Jacobian in float64; Jacobian and equilibrium: by evaluations of the maps "
@@ -114,15 +115,21 @@ def draw_spectra(certificates: list[EquilibriumCertificate], names: Sequence[str
 
 
 def _told_apart(spectra: list[Spectrum], names: Sequence[str]) -> list[tuple[str, Spectrum, str]]:
-    """Labels, spectra and colours; attractors whose Jacobians are the same have one between them."""
+    """Labels, spectra and colours; those with the same Jacobian have one between them, as do too many."""
     first = spectra[0]
     if len(spectra) > 1 and all(torch.equal(first.eigenvalues, other.eigenvalues) for other in spectra):
         worst = max(spectra, key=lambda spectrum: spectrum.error_bound)
         return [(f"all {len(spectra)} alike", worst, SEQUENCE[0])]
+    if len(spectra) > len(SEQUENCE):
+        labels = [
+            f"all {len(spectra)}",
+            *["_"] * (len(spectra) - 1),
+        ]  # a legend leaves out what begins with _
+        return [(label, spectrum, SEQUENCE[0]) for label, spectrum in zip(labels, spectra, strict=True)]
     if len(names) != len(spectra):
         names = [str(k) for k in range(len(spectra))]
-    colors = (SEQUENCE[k % len(SEQUENCE)] for k in range(len(spectra)))
-    return list(zip(names, spectra, colors, strict=True))
+    labels = [in_lines(name, _NAME, 7).lstrip("_") for name in names]
+    return list(zip(labels, spectra, SEQUENCE, strict=False))
 
 
 def _draw_discs(axis: Any, spectrum: Spectrum, color: str) -> None:

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from figure_boxes import LONG_NAMES, require_legible
 
 from lightning_attractors.callbacks.drawings import (
     draw_mse,
+    draw_patterns,
     draw_realisations,
     draw_strip,
     draw_trajectories,
@@ -76,3 +78,19 @@ def test_the_time_axis_ends_soon_after_the_action():
     assert end_of_action(torch.full((5, 2, 3), torch.nan)) == 4
     assert end_of_action(torch.ones(5, 2, 3)) == 1
     assert draw_mse(decaying[:, 0, 0] + 1e-3, 0.1).axes[0].get_xlim()[1] < 15
+
+
+@pytest.mark.parametrize("count", [3, 12, 51])
+def test_long_names_of_attractors_do_not_touch(count):
+    names = (5 * LONG_NAMES)[:count]
+    require_legible(draw_patterns(torch.eye(count, 100), names, (3, 64, 64)))
+
+
+def test_long_names_of_rows_and_panels_do_not_touch():
+    attractors = torch.eye(12, 100)
+    states = torch.linspace(0, 1, 9)[:, None, None] * attractors
+    images, labels = torch.rand(12, 3, 64, 64), list(range(12))
+    for count in (1, 6):
+        strip = draw_strip(images[:count], states[:, :count], attractors, labels[:count], LONG_NAMES, 0.1)
+        require_legible(strip)
+        require_legible(draw_trajectories(states[:, :count], LONG_NAMES, 0.1))
