@@ -75,9 +75,11 @@ def in_lines(name: str, width: float, size: float = 8.0) -> str:
 
 
 def add_caption(figure: Figure, text: str) -> None:
-    """Say below a figure, over its whole width, what is in it."""
+    """Say below a figure, over its whole width, what is in it; the figure gets higher by that."""
     letters = int(72 * 0.96 * figure.get_figwidth() / (0.54 * _CAPTION))
-    figure.supxlabel(textwrap.fill(text, letters), fontsize=_CAPTION, x=0.02, ha="left")
+    lines = textwrap.wrap(text, letters)
+    figure.supxlabel("\n".join(lines), fontsize=_CAPTION, x=0.02, ha="left")
+    figure.set_figheight(figure.get_figheight() + (1.2 * len(lines) + 1) * _CAPTION / 72)
 
 
 def in_style(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
