@@ -60,7 +60,8 @@ def model_of(path: Path) -> L.LightningModule:
     try:
         model = instantiate_module(L.LightningModule, settings)
     except Exception as error:  # of the parser, or of any class that the settings name
-        valid = f"must hold the settings of its {name} ({' '.join(str(error).split())[:200]})"
+        cure = "or be loaded and exported in Python, by lightning_attractors.deployment.export_model"
+        valid = f"must hold the settings of its {name}, {cure} ({' '.join(str(error).split())[:200]})"
         raise SettingError("ckpt_path", str(path), valid) from error
     model.on_load_checkpoint(content)
     model.load_state_dict(content["state_dict"])
