@@ -2,7 +2,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from lightning_attractors.figures import as_file, in_style, write_figure
+from lightning_attractors.figures import as_file, in_lines, in_style, write_figure
 
 
 @in_style
@@ -32,3 +32,17 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         write_figure(tmp_path / "file" / "figure", line())
+
+
+def test_names_are_broken_where_they_have_a_joint_and_end_after_three_lines():
+    for name, expected in (
+        ("Straßenbahn Linie 7 (alt)", "Straßenbahn\nLinie 7\n(alt)"),
+        ("bicycle-built-for-two", "bicycle-\nbuilt-for-\ntwo"),
+        ("golden_retriever_puppy", "golden_\nretriever_\npuppy"),
+        ("Donaudampfschifffahrtsgesellschaft", "Donaudampfs-\nchifffahrts-\ngesellschaft"),
+        ("Donaudampfschifffahrtsgesellschaften", "Donaudampfs-\nchifffahrts…"),
+        ("cat", "cat"),
+        ("2 $ or 5 $", r"2 \$ or 5 \$"),
+        ("", ""),
+    ):
+        assert in_lines(name, 12 * 0.64 * 8 / 72 + 1e-9) == expected

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from lightning_attractors.callbacks.drawings import draw_image
-from lightning_attractors.figures import ATTACK, OTHER, OWN, PAGE, PROVED, SYMBOLS, in_style
+from lightning_attractors.callbacks.drawings import NAME, draw_image
+from lightning_attractors.figures import ATTACK, FIT, OTHER, OWN, PAGE, PROVED, SYMBOLS, in_lines, in_style
 from lightning_attractors.norms import NormName
 
 _ROW, _HEAD = 1.4, 0.9  # inches
@@ -69,7 +69,7 @@ def draw_basins(basins: Sequence[Basin], norm: NormName) -> Figure:
         draw_image(row[0], basin.image)
         _draw_flight(row[1], basin)
         _draw_radii(row[2], basin, 1.3 * farthest)
-        row[0].set_ylabel(basin.name, rotation=0, ha="right", va="center")
+        row[0].set_ylabel(in_lines(basin.name, NAME), rotation=0, ha="right", va="center")
     titles = ("image $x$", "distance from every attractor", "how far it may be moved")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
@@ -126,7 +126,9 @@ def _draw_trap(axis: Any, radius: float, arrived: list[float]) -> None:
     for time in arrived:
         axis.axvline(time, color=PROVED, linewidth=0.8, linestyle=":")
         text = f"all caught at $t = {time:.3g}$"
-        axis.annotate(text, (time, radius), (3, 3), textcoords="offset points", fontsize=7, color=PROVED)
+        # left of the line and at the bottom, where the tube is not before it is caught
+        place = {"xy": (time, axis.get_ylim()[0]), "xytext": (-3, 3), "ha": "right"}
+        axis.annotate(text, **place, textcoords="offset points", fontsize=7, color=FIT)
 
 
 def _draw_radii(axis: Any, basin: Basin, most: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +16,46 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.utils import make_grid
 
-from lightning_attractors.figures import ATTACK, COLUMN, DIVERGING, FIT, PAGE, in_style
+from lightning_attractors.figures import (
+    ATTACK,
+    COLUMN,
+    DIVERGING,
+    FIT,
+    PAGE,
+    add_caption,
+    in_lines,
+    in_style,
+)
 
 STATE = "$x_i$"
 _STILL = 0.01  # of the way that a state goes: nearer than this to its end nothing happens any more
 _LEFT = (0.7, 0.35, 0.1, _STILL)  # shares of the way that are left in a strip, after the start
-_NAME = 12  # letters of a name in a line
+NAME = 0.85  # inches for a name beside a row
+_PANELS = 4  # beside each other
+_MOST_ROWS = 10  # of attractors that are large enough for long names
 _THERE = 0.1  # of an attractor's length: a state that is nearer has arrived
+_SINGLE = 0.7 * PAGE  # of figures with one panel
+_TIME = "Time t is that of dx/dt = F(x), and not of a clock; a step of the integration is {dt:.3g}."
+_TRAJECTORIES = (
+    "A panel is an image, its title the class. A line is one of {count} nodes over time, in the colour of "
+    "its value at the end. Where all lines are level the state rests, as it does at an attractor. "
+)
+_REALISATIONS = (
+    "Left, a line is the same node for the same image, each time with other noise. Right, how far such lines "
+    "are apart: of this node, which comes to vary most, and, dashed, in the mean over all nodes. "
+)
+_MSE = (
+    "How far states are from φ, the attractor of their image's class: the squared distance, in the mean over "
+    "all test images. Down is nearer. Where the line is level nothing moves any more. "
+)
+_COUPLING = (
+    "The coupling is the trained matrix by which {count} nodes act on each other. The bars count its "
+    "eigenvalues by their real part."
+)
+_CERTIFIED = (
+    "What decides, the eigenvalues of the Jacobians at the attractors, is drawn by StabilityCertificate, as "
+    "spectra."
+)
 _STRIP = (
     "{start} the start x(0) of a flow dx/dt = F(x). What is trained is the flow; each class has an attractor "
     "in it, a state that the states around it run into and stay in. An attractor is a code that we chose for "
@@ -52,18 +84,18 @@ def draw_strip(
     # a flow may stop where the class is decided, before it is there
     arrived = bool((nearest.values <= _THERE * attractors[reached].norm(dim=1)).all())
     columns = len(moments) + 2
-    figure = Figure(figsize=(PAGE, 0.6 + count * PAGE / (columns + 1)))
+    figure = Figure(figsize=(PAGE, 0.1 + count * PAGE / (columns + 1)))
     axes = figure.subplots(count, columns, squeeze=False)
     spread = _range(attractors)
     for row, image, label, end, b in zip(axes, images, labels, reached, range(count), strict=True):
         draw_image(row[0], image)
-        row[0].set_ylabel(textwrap.fill(names[label], _NAME), rotation=0, ha="right", va="center")
+        row[0].set_ylabel(in_lines(names[label], NAME), rotation=0, ha="right", va="center")
         for axis, k in zip(row[1:-1], moments, strict=True):
             axis.imshow(_plane(states[k, b], shape), cmap=DIVERGING, norm=spread)
         row[-1].imshow(_plane(attractors[end], shape), cmap=DIVERGING, norm=spread)
         row[-1].yaxis.set_label_position("right")
         wrong = {} if end == label else {"color": ATTACK}
-        row[-1].set_ylabel(textwrap.fill(names[end], _NAME), rotation=0, ha="left", va="center", **wrong)
+        row[-1].set_ylabel(in_lines(names[end], NAME), rotation=0, ha="left", va="center", **wrong)
     titles = [
         "image",
         *(f"$t = {k * dt:.3g}$" for k in moments),
@@ -76,7 +108,7 @@ def draw_strip(
     _add_colour_bar(figure, axes, spread, f"state of node {STATE}", extend="both")
     pixels = states.shape[2] == images[0].numel()
     start = "The pixels of an image are" if pixels else "What a network makes of an image is"
-    figure.supxlabel(textwrap.fill(_STRIP.format(start=start), 118), fontsize=7.5, x=0.02, ha="left")
+    add_caption(figure, _STRIP.format(start=start))
     return figure
 
 
@@ -101,20 +133,28 @@ def end_of_action(states: Tensor) -> int:
 def draw_trajectories(states: Tensor, titles: Sequence[str], dt: float, label: str = STATE) -> Figure:
     """All nodes over time, one panel per image, until they rest; states (T, B, N)."""
     count, end = states.shape[1], end_of_action(states)
-    figure = Figure(figsize=(max(COLUMN, min(PAGE, 2.4 * count)), 2.3))
-    axes = figure.subplots(1, count, squeeze=False, sharey=True)
+    rows = -(-count // _PANELS)
+    columns = -(-count // rows)
+    width = max(COLUMN, min(PAGE, 2.4 * columns))
+    figure = Figure(figsize=(width, 2.3 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     times = np.arange(end + 1) * dt
     spread = _range(states[-1])
-    for axis, title, values in zip(axes[0], titles, states.unbind(dim=1), strict=True):
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    for axis, title, values in zip(axes.flat, titles, states.unbind(dim=1), strict=False):
         lines = [np.column_stack([times, line]) for line in values[: end + 1].T.numpy()]
         colors = colormaps[DIVERGING](spread(values[-1].numpy()))
         # of hundreds of lines: as points, not as paths, also in a PDF
         collection = LineCollection(lines, colors=colors, linewidths=0.5, alpha=0.7, rasterized=True)
         axis.add_collection(collection)
         axis.autoscale_view()
-        axis.set(title=title, xlabel="time $t$", xlim=(0, times[-1]))
-    axes[0][0].set_ylabel(f"{label} of every node")
+        axis.set(xlabel="time $t$", xlim=(0, times[-1]))
+        axis.set_title(in_lines(title, 0.75 * width / columns), fontsize=8)
+    for row in axes:
+        row[0].set_ylabel(f"{label} of every node")
     _add_colour_bar(figure, axes, spread, f"{label} at the end")
+    add_caption(figure, (_TRAJECTORIES + _TIME).format(count=states.shape[2], dt=dt))
     return figure
 
 
@@ -137,24 +177,28 @@ def draw_realisations(states: Tensor, dt: float, label: str = STATE) -> Figure:
     right.legend()
     for axis in (left, right):
         axis.set(xlabel="time $t$", xlim=(0, times[-1]))
+    add_caption(figure, (_REALISATIONS + _TIME).format(dt=dt))
     return figure
 
 
 @in_style
 def draw_patterns(attractors: Tensor, titles: Sequence[str], shape: tuple[int, ...]) -> Figure:
     """The attractor of every class."""
-    columns = min(10 if len(attractors) > 5 else 5, len(attractors))
+    few = len(attractors) <= 5 or (max(map(len, titles)) > 8 and len(attractors) <= 5 * _MOST_ROWS)
+    columns = min(5 if few else 10, len(attractors))
     rows = -(-len(attractors) // columns)
     side = PAGE / (columns + 1)
-    figure = Figure(figsize=(PAGE, rows * (side + 0.2) + 0.3))
+    titles = [in_lines(title, 0.9 * side) for title in titles]
+    lines = 1 + max(title.count("\n") for title in titles)
+    figure = Figure(figsize=(PAGE, rows * (side + 0.13 * lines + 0.1) + 0.3))
     axes = figure.subplots(rows, columns, squeeze=False)
     spread = _range(attractors)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, pattern, title in zip(axes.flat, attractors, titles, strict=False):
         axis.imshow(_plane(pattern, shape), cmap=DIVERGING, norm=spread)
-        axis.set_title(title)
-    _add_colour_bar(figure, axes, spread, STATE)
+        axis.set_title(title, fontsize=8)
+    _add_colour_bar(figure, axes, spread, f"state of node {STATE}")
     figure.suptitle("The attractor of every class: a code that was chosen, not learned", fontsize=9)
     return figure
 
@@ -162,26 +206,37 @@ def draw_patterns(attractors: Tensor, titles: Sequence[str], shape: tuple[int, .
 @in_style
 def draw_eigenvalues(real_parts: Tensor, bound: float | None) -> Figure:
     """Histogram of the real parts of the coupling's eigenvalues, with the stability bound."""
-    figure = Figure(figsize=(COLUMN, 2.4))
+    figure = Figure(figsize=(_SINGLE, 2.4))
     axis = figure.subplots()
     axis.hist(real_parts.numpy(), bins=min(60, 3 + len(real_parts) // 2))
+    meaning = _CERTIFIED
     if bound is not None:
-        axis.axvline(bound, color=FIT, linestyle="--", label=f"kept below {bound:.3g}: stable")
-        axis.legend()
-    axis.set(xlabel=r"$\mathrm{Re}\,\lambda$ of the coupling's eigenvalues", ylabel="how many")
+        axis.axvline(bound, color=FIT, linestyle="--", label=f"stable below {bound:.3g}")
+        low, high = axis.get_xlim()
+        high = max(high, bound + 0.05 * (bound - low))
+        axis.set_xlim(low, high)
+        axis.axvspan(bound, high, color=ATTACK, alpha=0.12, linewidth=0, label="unstable")
+        figure.legend(loc="outside right upper")
+        meaning = f"The flow is stable at the attractors if all are left of the dashed line. {meaning}"
+    axis.set(xlabel=r"real part of $\lambda$", ylabel="how many eigenvalues")
+    axis.set_title(r"eigenvalues $\lambda$ of the coupling")
+    add_caption(figure, f"{_COUPLING.format(count=len(real_parts))} {meaning}")
     return figure
 
 
 @in_style
 def draw_mse(curve: Tensor, dt: float) -> Figure:
-    """MSE(t) on a logarithmic axis, until it rests; curve (T,)."""
+    """MSE(t), on a logarithmic axis where it changes much, until it rests; curve (T,)."""
     kept = curve[: end_of_action(curve.clamp(min=1e-30).log()) + 1]
-    figure = Figure(figsize=(COLUMN, 2.4))
+    figure = Figure(figsize=(_SINGLE, 2.4))
     axis = figure.subplots()
     axis.plot(np.arange(len(kept)) * dt, kept.numpy())
-    axis.set(xlabel="time $t$", yscale="log", xlim=(0, max(len(kept) - 1, 1) * dt))
+    # within a decade a logarithmic axis has no round numbers
+    scale = "log" if kept.max() > 10 * kept.min() else "linear"
+    axis.set(xlabel="time $t$", yscale=scale, xlim=(0, max(len(kept) - 1, 1) * dt))
     axis.set_ylabel(r"mean of $\Vert x(t) - \varphi\Vert_2^2$")
     axis.set_title(r"test images on the way to their attractor $\varphi$")
+    add_caption(figure, (_MSE + _TIME).format(dt=dt))
     return figure
 
 

@@ -8,12 +8,26 @@ from typing import Any
 
 import torch
 from matplotlib.collections import EllipseCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Patch
 
 from lightning_attractors.certificates import EquilibriumCertificate, Spectrum
-from lightning_attractors.figures import ATTACK, COLUMN, FIT, PAGE, SEQUENCE, in_style
+from lightning_attractors.figures import ATTACK, FIT, PAGE, SEQUENCE, add_caption, in_lines, in_style
 
+_UNSTABLE = to_rgba(ATTACK, 0.12)
+_NAME = 1.0  # inches for one in the legend
+_OF_FLOW = (
+    "A dot is an eigenvalue λ of the Jacobian (the matrix of derivatives) of F at an attractor. A small "
+    "deviation from the attractor along the eigenvector grows by the factor exp(λt) in a time t. It dies out "
+    "if the real part of λ is below 0: left of the line."
+)
+_OF_BOTH = (
+    "A dot is an eigenvalue λ of the Jacobian (the matrix of derivatives) at an attractor: of F on the left, "
+    "of the step from x(t) to x(t + Δt) on the right. A small deviation from the attractor along the "
+    "eigenvector grows by the factor exp(λt) in a time t (left), and by λ in a step (right). It dies out if "
+    "the real part of λ is below 0, left of the line, and, in steps, if |λ| is below 1, inside the circle."
+)
 # What a reader of stability.json should know of its verdicts.
 EVIDENCE = (
     "eigenvalues: proved for the Jacobian in float64; Jacobian and equilibrium: by evaluations of the maps "
@@ -93,36 +107,49 @@ def draw_spectra(certificates: list[EquilibriumCertificate], names: Sequence[str
     maps: list[list[Spectrum]] = [[certificate.flow.spectrum for certificate in certificates]]
     steps = [certificate.step.spectrum for certificate in certificates if certificate.step is not None]
     maps += [steps] if steps else []
-    figure = Figure(figsize=(PAGE, 3.0) if steps else (COLUMN, 3.0))
+    figure = Figure(figsize=(PAGE if steps else 0.7 * PAGE, 3.2))
     axes = figure.subplots(1, len(maps), squeeze=False)[0]
     for axis, spectra in zip(axes, maps, strict=True):
         for label, spectrum, color in _told_apart(spectra, names):
             values = spectrum.eigenvalues.numpy()
             axis.scatter(values.real, values.imag, s=5, color=color, alpha=0.8, linewidths=0, label=label)
             _draw_discs(axis, spectrum, color)
-        axis.set_xlabel(r"$\mathrm{Re}\,\lambda$")
+        axis.set_xlabel(r"real part of $\lambda$")
     _mark_half_plane(axes[0])
-    axes[0].set_ylabel(r"$\mathrm{Im}\,\lambda$")
-    axes[0].set_title("flow $dx/dt = F(x)$\n" + _discs(maps[0]))
+    axes[0].set_ylabel(r"imaginary part of $\lambda$")
+    axes[0].set_title("flow $dx/dt = F(x)$:\nstable left of the line")
     if steps:
-        axes[1].add_patch(Circle((0, 0), 1, fill=False, color=FIT, linewidth=0.8))
-        axes[1].set_aspect("equal", adjustable="datalim")
-        axes[1].set_title("step map, which runs\n" + _discs(maps[1]))
+        _mark_circle(axes[1])
+        axes[1].set_title("one step of length $\\Delta t$:\nstable inside the circle")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="attractor", loc="outside right upper", markerscale=2)
+    handles, labels = [*handles, Patch(color=_UNSTABLE, linewidth=0)], [*labels, "unstable"]
+    title = "eigenvalues at\nthe attractor of"
+    figure.legend(handles, labels, title=title, loc="outside right upper", markerscale=2)
+    add_caption(figure, _caption(maps))
     return figure
 
 
+def _caption(maps: list[list[Spectrum]]) -> str:
+    """What the dots are, what follows from where they are, and how far off they may be."""
+    return f"{_OF_FLOW if len(maps) == 1 else _OF_BOTH} {_discs(maps)}"
+
+
 def _told_apart(spectra: list[Spectrum], names: Sequence[str]) -> list[tuple[str, Spectrum, str]]:
-    """Labels, spectra and colours; attractors whose Jacobians are the same have one between them."""
+    """Labels, spectra and colours; those with the same Jacobian have one between them, as do too many."""
     first = spectra[0]
     if len(spectra) > 1 and all(torch.equal(first.eigenvalues, other.eigenvalues) for other in spectra):
         worst = max(spectra, key=lambda spectrum: spectrum.error_bound)
-        return [(f"all {len(spectra)} alike", worst, SEQUENCE[0])]
+        return [(f"all {len(spectra)} classes, alike", worst, SEQUENCE[0])]
+    if len(spectra) > len(SEQUENCE):
+        labels = [
+            f"all {len(spectra)}",
+            *["_"] * (len(spectra) - 1),
+        ]  # a legend leaves out what begins with _
+        return [(label, spectrum, SEQUENCE[0]) for label, spectrum in zip(labels, spectra, strict=True)]
     if len(names) != len(spectra):
         names = [str(k) for k in range(len(spectra))]
-    colors = (SEQUENCE[k % len(SEQUENCE)] for k in range(len(spectra)))
-    return list(zip(names, spectra, colors, strict=True))
+    labels = [in_lines(name, _NAME, 7).lstrip("_") for name in names]
+    return list(zip(labels, spectra, SEQUENCE, strict=False))
 
 
 def _draw_discs(axis: Any, spectrum: Spectrum, color: str) -> None:
@@ -138,13 +165,14 @@ def _draw_discs(axis: Any, spectrum: Spectrum, color: str) -> None:
     axis.add_collection(discs, autolim=False)
 
 
-def _discs(spectra: list[Spectrum]) -> str:
+def _discs(maps: list[list[Spectrum]]) -> str:
     """How large the discs are, as most are too small to be seen."""
-    largest = max(spectrum.error_bound for spectrum in spectra)
-    if not math.isfinite(largest):
-        return "no proved radius for some eigenvalues"
-    exponent = math.floor(math.log10(largest)) + 1 if largest > 0 else 0
-    return f"discs of radius $< 10^{{{exponent}}}$ hold all eigenvalues"
+    largest = [max(spectrum.error_bound for spectrum in spectra) for spectra in maps]
+    if not all(math.isfinite(bound) for bound in largest):
+        return "No error could be certified for some of them."
+    exponents = [math.floor(math.log10(bound)) + 1 if bound > 0 else 0 for bound in largest]
+    radii = " and ".join(f"$10^{{{exponent}}}$" for exponent in exponents)
+    return f"The discs around the dots are their error, which is certified to be below {radii}."
 
 
 def _mark_half_plane(axis: Any) -> None:
@@ -153,4 +181,11 @@ def _mark_half_plane(axis: Any) -> None:
     high = max(high, 0.05 * (high - low))
     axis.set_xlim(low, high)
     axis.axvline(0, color=FIT, linewidth=0.8)
-    axis.axvspan(0, high, color=ATTACK, alpha=0.12, linewidth=0)
+    axis.axvspan(0, high, color=_UNSTABLE, linewidth=0)
+
+
+def _mark_circle(axis: Any) -> None:
+    """The unit circle, and what is outside: there the steps grow."""
+    axis.set_facecolor(_UNSTABLE)
+    axis.add_patch(Circle((0, 0), 1, facecolor="white", edgecolor=FIT, linewidth=0.8, zorder=0))
+    axis.set_aspect("equal", adjustable="datalim")

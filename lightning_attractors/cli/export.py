@@ -16,11 +16,16 @@ from lightning_attractors.deployment import FormatName, export_model
 from lightning_attractors.errors import SettingError, require
 
 EXPORT = "Write a checkpoint's model as ONNX or torch.export, checked against the model."
+_NAMES = (
+    "The names of the classes, in the order of the logits, are in the file under class_names, a list in "
+    "JSON: in ONNX in metadata_props (onnxruntime: session.get_modelmeta().custom_metadata_map), in pt2 an "
+    'extra file (names = {"class_names": ""}; torch.export.load(path, extra_files=names)).'
+)
 
 
 def export_parser() -> OneLineParser:
     """The parser of the subcommand's arguments."""
-    parser = OneLineParser(prog=f"{program()} export", description=EXPORT)
+    parser = OneLineParser(prog=f"{program()} export", description=f"{EXPORT} {_NAMES}")
     parser.add_argument("--ckpt_path", type=str, required=True, help="The checkpoint, a file.")
     parser.add_argument("--format", type=FormatName, default="onnx", help="The format of the file.")
     text = "The file to write; by default it is beside the checkpoint, and has its name."
@@ -60,7 +65,8 @@ def model_of(path: Path) -> L.LightningModule:
     try:
         model = instantiate_module(L.LightningModule, settings)
     except Exception as error:  # of the parser, or of any class that the settings name
-        valid = f"must hold the settings of its {name} ({' '.join(str(error).split())[:200]})"
+        cure = "or be loaded and exported in Python, by lightning_attractors.deployment.export_model"
+        valid = f"must hold the settings of its {name}, {cure} ({' '.join(str(error).split())[:200]})"
         raise SettingError("ckpt_path", str(path), valid) from error
     model.on_load_checkpoint(content)
     model.load_state_dict(content["state_dict"])

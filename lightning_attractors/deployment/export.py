@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lightning_attractors.contracts import class_names_of
 from lightning_attractors.deployment.formats import FORMATS, FormatName
 from lightning_attractors.deployment.graph import OUTPUTS, Graph, traced
 from lightning_attractors.errors import require
@@ -34,6 +35,7 @@ class Exported:
         difference: the largest difference of a logit from the model's, on the images of the check.
         largest: the largest size of a logit there.
         images: how many these were.
+        class_names: K names that are in the file, in the order of the logits, or none.
     """
 
     path: Path
@@ -43,12 +45,14 @@ class Exported:
     difference: float
     largest: float
     images: int
+    class_names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         given = f"images (batch, {', '.join(map(str, self.image_shape))})"
         radius = "" if self.norm is None else f", certified_radius (batch,) in {self.norm}"
         off = f"off by at most {self.difference:.2g} on {self.images} random images"
-        gives = f"logits (batch, {self.num_classes}){radius}"
+        names = ", class_names" if self.class_names else ""
+        gives = f"logits (batch, {self.num_classes}){radius}{names}"
         return f"{self.path}: {given} → {gives}; {off}, whose logits are up to {self.largest:.3g}"
 
 
@@ -58,7 +62,9 @@ def export_model(
     """Write the graph of a model's evaluation to a file, after it was run and compared with the model.
 
     The batch may have any size. Where the graph can certify, its second output is ``certified_radius``: see
-    :mod:`~lightning_attractors.certificates.graph_radii`.
+    :mod:`~lightning_attractors.certificates.graph_radii`. A model's ``class_names``, one for each logit, are
+    in the file under that name, a list in JSON: in ONNX in ``metadata_props``, in ``pt2`` an extra file, as
+    ``torch.export.load(path, extra_files={"class_names": ""})`` reads it.
 
     Args:
         model: takes images (B, C, H, W) in [0, 1], gives logits (B, K); on the CPU.
@@ -79,9 +85,11 @@ def export_model(
     images = images.to(next((weight.dtype for weight in model.parameters()), images.dtype))
     with _quiet_exporters(), traced(model, images[:2]) as (graph, program):
         outputs = OUTPUTS if graph.radius is not None else OUTPUTS[:1]
-        content = file.write(program, outputs)
         batches = [images, images[:1]]
         logits = [graph.model(batch) for batch in batches]
+        names = class_names_of(model)
+        names = names if len(names) == logits[0].shape[1] else []
+        content = file.write(program, outputs, names)
         run = file.read(content)
         found = [run(batch) for batch in batches]
     difference = max(_difference(given[0], expected) for given, expected in zip(found, logits, strict=True))
@@ -92,7 +100,8 @@ def export_model(
         _require_radii(graph, batch, expected, given)
     write_atomically(Path(path), content)
     norm = None if graph.radius is None else graph.radius.norm
-    return Exported(Path(path), image_shape, logits[0].shape[1], norm, difference, largest, len(images))
+    count = logits[0].shape[1]
+    return Exported(Path(path), image_shape, count, norm, difference, largest, len(images), tuple(names))
 
 
 @contextmanager

@@ -21,17 +21,34 @@ Attractors = Literal["blocks", "random"] | list[list[float]] | Tensor
 class FieldClassifier(AttractorClassifier):
     """A classifier whose images flow along any vector field to the attractors of their classes.
 
-    What the right-hand side has at the attractors is taken away by a linear map, so that they are equilibria
-    whatever it is and however it is trained; nothing is taken away of one that vanishes there. Whether they
-    are stable is for :class:`~lightning_attractors.callbacks.StabilityCertificate` to say. There are no
-    certificates of basins, which need :meth:`~lightning_attractors.dynamics.planted.CoupledField.pointwise`.
+    The field is changed so that the attractors φ_k, k = 1 … K, are equilibria. Of the right-hand side G that
+    is given, what is integrated is::
+
+        ẋ = F(x) = G(x) − Σ_k c_k(x) G(φ_k),  c(x) = x Φ⁺,
+
+    where Φ has the attractors as its rows, so that c_j(φ_k) is 1 for j = k and else 0. F(φ_k) = 0 whatever
+    G is and however it is trained; and F = G where G vanishes at all attractors already. The start x(0) is
+    the image, or what a backbone makes of it; the class is that of the attractor which the state at the end
+    overlaps most with. The attractors stay as they are.
+
+    Unless ``attractors`` gives them, they are chosen before training: each class has a block of nodes of its
+    own, as many as fit and those of class 0 first, at ``high``, and all others at ``low``. Choose your own
+    where G has equilibria that are to be kept, or where it cannot rest at ``low`` and ``high``.
+
+    Whether the attractors are stable is for :class:`~lightning_attractors.callbacks.StabilityCertificate` to
+    say. There are no certificates of basins, which need
+    :meth:`~lightning_attractors.dynamics.planted.CoupledField.pointwise`.
+
+    A checkpoint of a model that was made in Python has the weights of the field, not the field:
+    ``FieldClassifier.load_from_checkpoint(path, field=Wells())`` takes one that is made as it was before. The
+    same is true of ``backbone``. A run of the command line keeps how both are made.
 
     Args:
         field: the right-hand side: takes states (B, N) to as many, each by itself.
         num_classes: number of classes K.
         image_shape: shape (C, H, W) of the images.
         attractors: ``blocks`` of nodes at ``high`` in a sea at ``low``, ``random`` halves of the nodes at
-            ``high``, or K lists of N numbers that are linearly independent.
+            ``high``, or your own: K lists of N numbers, or a tensor (K, N), that are linearly independent.
         low: the lower value.
         high: the higher value.
         dt: step length Δt, above 0.
@@ -57,6 +74,13 @@ class FieldClassifier(AttractorClassifier):
         >>> model = FieldClassifier(Wells(), num_classes=5, image_shape=(1, 7, 7))
         >>> model(torch.rand(3, 1, 7, 7)).shape
         torch.Size([3, 5])
+
+        With attractors of one's own, in two nodes:
+
+        >>> own = torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
+        >>> model = FieldClassifier(Wells(), num_classes=2, image_shape=(1, 1, 2), attractors=own)
+        >>> model.vector_field(own).abs().max() < 1e-6
+        tensor(True)
     """
 
     dual: Tensor
@@ -95,6 +119,7 @@ class FieldClassifier(AttractorClassifier):
             **optimization,
         )
         self.save_settings("field", "backbone")
+        self.hparams.setdefault("field", type(field).__name__)
         self.register_buffer("dual", dual, persistent=False)
         _check_field(field, patterns)
         self.right_hand_side = field
@@ -121,6 +146,8 @@ def _patterns(attractors: Attractors, num_classes: int, num_nodes: int, low: flo
 
 def _check_field(field: nn.Module, attractors: Tensor) -> None:
     """See that a field takes states to as many numbers."""
+    made = f"must be the module: a checkpoint has its weights alone, so give it too: field={field}(...)"
+    require(not isinstance(field, str), "field", field, made)
     name, shape = type(field).__name__, tuple(attractors.shape)
     valid = f"must take states of shape {shape} to as many finite numbers"
     try:

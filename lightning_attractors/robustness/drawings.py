@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_attractors.figures import ATTACK, CHANCE, FIT, OWN, PAGE, PROVED, SYMBOLS, in_style
+from lightning_attractors.figures import ATTACK, CHANCE, FIT, OWN, PAGE, PROVED, SYMBOLS, in_lines, in_style
 from lightning_attractors.norms import NormName
 from lightning_attractors.robustness.attacks import RadiusSearch
 from lightning_attractors.robustness.images import Example
@@ -24,6 +24,7 @@ About = Mapping[str, Any]
 _FEW = 20  # points, up to which each is marked: a line through one is none
 _NOTHING = 0.005  # accuracy from which on there is nothing to see
 _ALL = "all images"
+_PICTURE = 0.2 * PAGE  # inches for the name of a class
 _WIDE, _NARROW = 60, 36  # letters in a line: of a title, and within the picture
 
 
@@ -82,7 +83,8 @@ def _named(said: tuple[int, float], about: About) -> str:
     """A predicted class, by its name where there is one, and the confidence."""
     names: Sequence[str] = about.get("class_names") or ()
     label, confidence = said
-    return f"{names[label] if label < len(names) else f'class {label}'} at {confidence:.2f}"
+    name = names[label] if label < len(names) else f"class {label}"
+    return f"{in_lines(name, _PICTURE)}\nat {confidence:.2f}"
 
 
 def _title(what: str, about: About) -> str:
@@ -194,16 +196,16 @@ def draw_gallery(examples: Sequence[Example], about: About | None = None) -> Fig
         examples: at least one.
         about: as of :func:`draw`.
     """
-    figure = Figure(figsize=(0.7 * PAGE, 1.8 * len(examples) + 0.3))
+    figure = Figure(figsize=(0.7 * PAGE, 2.1 * len(examples) + 0.3))
     about = about or {}
-    figure.suptitle(_title("images that were broken", about), fontsize=9)
+    figure.suptitle(textwrap.fill(_title("images that were broken", about), _WIDE), fontsize=9)
     axes = figure.subplots(len(examples), 3, squeeze=False)
     for row, example in zip(axes, examples, strict=True):
         change = example.attacked - example.image
         largest = float(change.abs().max())
         middle = 0.5 + 0.5 * change / max(largest, 1e-12)
         before, after = (_named(said, about) for said in (example.before, example.after))
-        titles = (f"image {example.index}: {before}", f"change: ±{largest:.3g}", after)
+        titles = (f"image {example.index}:\n{before}", f"change: ±{largest:.3g}", after)
         for axis, picture, title in zip(row, (example.image, middle, example.attacked), titles, strict=True):
             axis.imshow(_plane(picture), cmap="gray", vmin=0, vmax=1)
             axis.set_title(title, fontsize=8)

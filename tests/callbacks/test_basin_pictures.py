@@ -1,10 +1,12 @@
 """The picture of tubes, traps and radii: what it shows, and of which modules there is none."""
 
+import dataclasses
 import math
 
 import lightning as L
 import pytest
 import torch
+from figure_boxes import LONG_NAMES, require_legible
 from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import BasinPictures
@@ -140,3 +142,8 @@ def test_where_nothing_is_proved_the_test_goes_on_and_a_line_says_why(tmp_path):
     with pytest.warns(UserWarning, match="no picture of basins: "):
         quiet_trainer(tmp_path, [BasinPictures()]).test(model, loader_of(small_model()), verbose=False)
     assert not (tmp_path / "figures").exists()
+
+
+def test_long_names_of_basins_do_not_touch():
+    basins = [dataclasses.replace(basin(), name=name) for name in LONG_NAMES[2:5]]
+    require_legible(draw_basins(basins, "l2"))

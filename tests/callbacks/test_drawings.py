@@ -1,8 +1,11 @@
 import pytest
 import torch
+from figure_boxes import LONG_NAMES, require_legible
 
 from lightning_attractors.callbacks.drawings import (
+    draw_eigenvalues,
     draw_mse,
+    draw_patterns,
     draw_realisations,
     draw_strip,
     draw_trajectories,
@@ -76,3 +79,56 @@ def test_the_time_axis_ends_soon_after_the_action():
     assert end_of_action(torch.full((5, 2, 3), torch.nan)) == 4
     assert end_of_action(torch.ones(5, 2, 3)) == 1
     assert draw_mse(decaying[:, 0, 0] + 1e-3, 0.1).axes[0].get_xlim()[1] < 15
+
+
+@pytest.mark.parametrize("count", [3, 12, 51])
+def test_long_names_of_attractors_do_not_touch(count):
+    names = (5 * LONG_NAMES)[:count]
+    require_legible(draw_patterns(torch.eye(count, 100), names, (3, 64, 64)))
+
+
+def test_long_names_of_rows_and_panels_do_not_touch():
+    attractors = torch.eye(12, 100)
+    states = torch.linspace(0, 1, 9)[:, None, None] * attractors
+    images, labels = torch.rand(12, 3, 64, 64), list(range(12))
+    for count in (1, 6):
+        strip = draw_strip(images[:count], states[:, :count], attractors, labels[:count], LONG_NAMES, 0.1)
+        require_legible(strip)
+        require_legible(draw_trajectories(states[:, :count], LONG_NAMES, 0.1))
+
+
+def caption_of(figure):
+    require_legible(figure)
+    return " ".join(figure.get_supxlabel().split())
+
+
+def test_a_caption_says_what_lines_and_times_are():
+    states = torch.rand(9, 4, 6, generator=torch.Generator().manual_seed(0))
+    clock = "Time t is that of dx/dt = F(x), and not of a clock; a step of the integration is 0.25."
+    trajectories = caption_of(draw_trajectories(states, list("ABCD"), 0.25))
+    assert "A line is one of 6 nodes over time" in trajectories
+    realisations = caption_of(draw_realisations(states, 0.25))
+    assert "dashed, in the mean over all nodes" in realisations
+    mse = caption_of(draw_mse(states[:, 0, 0], 0.25))
+    assert "the squared distance, in the mean over all test images" in mse
+    assert all(caption.endswith(clock) for caption in (trajectories, realisations, mse))
+
+
+def test_distances_that_change_little_have_round_numbers():
+    assert draw_mse(torch.tensor([14.0, 13.0, 12.5]), 0.1).axes[0].get_yscale() == "linear"
+    assert draw_mse(torch.tensor([14.0, 1.0, 0.1]), 0.1).axes[0].get_yscale() == "log"
+
+
+def test_eigenvalues_of_a_coupling_are_said_to_be_stable_where_there_is_a_bound():
+    real_parts = torch.linspace(-1, 1, 7)
+    free = draw_eigenvalues(real_parts, None)
+    assert "matrix by which 7 nodes act on each other" in caption_of(free)
+    assert not free.legends
+    for bound in (0.5, 3.0):
+        bounded = draw_eigenvalues(real_parts, bound)
+        assert "stable at the attractors if all are left of the dashed line" in caption_of(bounded)
+        assert [text.get_text() for text in bounded.legends[0].texts] == [
+            f"stable below {bound:g}",
+            "unstable",
+        ]
+        assert bounded.axes[0].get_xlim()[1] > bound

@@ -1,5 +1,6 @@
 """The subcommand that makes a file of a checkpoint."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,15 @@ def test_the_best_checkpoint_of_a_run_becomes_a_file_beside_it(capsys):
     line = capsys.readouterr().out
     file = best.with_suffix(".pt2")
     assert line.startswith(
-        f"{file}: images (batch, 1, 7, 7) → logits (batch, 5), certified_radius (batch,) in linf"
+        f"{file}: images (batch, 1, 7, 7) → logits (batch, 5), certified_radius (batch,) in linf, "
+        "class_names; off"
     )
     assert "off by at most" in line
     assert line.count("\n") == 1
     images, model = torch.rand(3, 1, 7, 7), model_of(best).eval()
-    logits, radii = torch.export.load(file).module()(images)
+    names = {"class_names": ""}
+    logits, radii = torch.export.load(file, extra_files=names).module()(images)
+    assert json.loads(names["class_names"]) == model.class_names == ["A", "B", "C", "D", "E"]
     torch.testing.assert_close(logits, model(images))
     assert bool((radii <= model.certified_radii(images, logits.argmax(dim=1))).all())
 
@@ -90,3 +94,4 @@ def test_help_knows_of_it(arguments, capsys):
         run(*arguments)
     text = " ".join(capsys.readouterr().out.split())
     assert "Write a checkpoint's model as ONNX or torch.export, checked against the model" in text
+    assert ("are in the file under class_names" in text) == (arguments[0] == "export")

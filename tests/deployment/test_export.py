@@ -1,5 +1,7 @@
 """Every family in both formats, run by what runs such files elsewhere: onnxruntime, and torch.export.load."""
 
+import json
+
 import onnx
 import onnxruntime
 import pytest
@@ -52,6 +54,30 @@ def of_pt2(folder, images, outputs):
     assert not [target for target in targets if "linalg" in target or "autocast" in target]
     found = program.module()(images)
     return [found] if len(outputs) == 1 else list(found)
+
+
+def test_a_file_has_the_names_of_the_classes(tmp_path):
+    model, _ = small_model("BackpropCNN")
+    for names in (["Straßenbahn", "7 $", "cat"], [], ["one", "too few"]):
+        model.class_names = names
+        kept = names if len(names) == 3 else []
+        for file_format, read in (("onnx", names_in_onnx), ("pt2", names_in_pt2)):
+            path = tmp_path / f"model.{file_format}"
+            exported = export_model(model, path, SHAPE, file_format)
+            assert exported.class_names == tuple(kept)
+            assert ("logits (batch, 3), class_names;" in str(exported)) == bool(kept)
+            assert json.loads(read(path) or "[]") == kept
+
+
+def names_in_onnx(path):
+    session = onnxruntime.InferenceSession(path)
+    return session.get_modelmeta().custom_metadata_map.get("class_names")
+
+
+def names_in_pt2(path):
+    found = {"class_names": ""}
+    torch.export.load(path, extra_files=found)
+    return found["class_names"]
 
 
 @pytest.mark.parametrize("name", ["SANODE", "NMODE", "NonexpansiveNet"])

@@ -1,11 +1,13 @@
 """A classifier of any vector field: its equilibria, its certificate, and what does not fit."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from refusals import refusal
 from torch import nn
+from trainers import quiet_trainer
 
 from lightning_attractors.callbacks import StabilityCertificate
 from lightning_attractors.models import FieldClassifier
@@ -56,6 +58,32 @@ def test_attractors_may_be_numbers_and_nodes_those_of_an_embedding():
     model = classifier(Wells(5), nodes=5, attractors=numbers)
     assert torch.equal(model.equilibria(), torch.eye(3, 5))
     assert model(torch.rand(2, *SHAPE)).shape == (2, 3)
+
+
+def test_what_is_integrated_is_the_field_less_what_it_has_at_the_attractors():
+    field, own = Wells(), torch.randn(3, 12, generator=torch.Generator().manual_seed(0))
+    model = classifier(field, attractors=own)
+    x = torch.randn(5, 12)
+    shares = torch.linalg.lstsq(own.T, x.T).solution.T  # of the attractors in a state
+    expected = field(x) - shares @ field(own)
+    torch.testing.assert_close(model.vector_field(x), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_checkpoint_made_in_python_asks_for_the_field_in_one_line(tmp_path):
+    model = classifier().eval()
+    trainer = quiet_trainer(tmp_path, [])
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    for weights_only in (True, False):
+        load = partial(
+            FieldClassifier.load_from_checkpoint, tmp_path / "model.ckpt", weights_only=weights_only
+        )
+        assert refusal(load) == (
+            "field='Wells': must be the module: a checkpoint has its weights alone, so give it too: "
+            "field=Wells(...)"
+        )
+        images = torch.rand(2, *SHAPE)
+        torch.testing.assert_close(load(field=Wells()).eval()(images), model(images))
 
 
 def test_certificates_of_basins_say_what_they_need():

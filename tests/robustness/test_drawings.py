@@ -1,9 +1,11 @@
 import pytest
 import torch
+from figure_boxes import LONG_NAMES, require_legible
 from robustness_runs import Bright, pictures
 
 from lightning_attractors.robustness import Certificate, MeasureSettings, fit_logistic, measure
-from lightning_attractors.robustness.drawings import draw, draw_curve
+from lightning_attractors.robustness.drawings import draw, draw_curve, draw_gallery
+from lightning_attractors.robustness.images import Example
 from lightning_attractors.robustness.report import Curve
 
 
@@ -66,9 +68,16 @@ def test_a_gallery_calls_classes_by_their_names():
     before, _, after = draw(found, {"class_names": ["dark", "light"]})["_gallery"].axes[:3]
     names = {0: "dark", 1: "light"}
     label, confidence = found.examples[0].before
-    assert before.get_title().endswith(f"{names[label]} at {confidence:.2f}")
+    assert before.get_title().endswith(f"{names[label]}\nat {confidence:.2f}")
     assert after.get_title().startswith(names[found.examples[0].after[0]])
     assert "class 0" in "".join(axis.get_title() for axis in draw(found)["_gallery"].axes)
+
+
+def test_long_names_of_a_gallery_do_not_touch():
+    image = torch.rand(3, 64, 64)
+    examples = [Example(1000 + k, image, 1 - image, (2 * k, 0.9), (2 * k + 1, 0.5)) for k in range(3)]
+    about = {"model": "KrotovHopfield", "data": "ImageFolderDataModule", "split": "test"}
+    require_legible(draw_gallery(examples, {**about, "class_names": LONG_NAMES}))
 
 
 def test_the_axis_ends_where_the_curve_does():

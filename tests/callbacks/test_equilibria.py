@@ -1,0 +1,73 @@
+"""The picture of eigenvalues: its words, its names, and what is marked as unstable."""
+
+import dataclasses
+
+import pytest
+import torch
+from figure_boxes import LONG_NAMES, require_legible
+from matplotlib.collections import PathCollection
+
+from lightning_attractors.callbacks.equilibria import draw_spectra
+from lightning_attractors.certificates import EquilibriumCertificate, spectrum
+from lightning_attractors.certificates.equilibria import Point
+from lightning_attractors.figures import SEQUENCE
+
+
+def certificates(count, with_step=True):
+    """Of the Jacobians −I + N(0, 0.1²) of a flow, and those of its Euler steps."""
+    generator = torch.Generator().manual_seed(0)
+    identity = torch.eye(4, dtype=torch.float64)
+    found = []
+    for _ in range(count):
+        noise = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+        jacobian = 0.1 * noise - identity
+        step = Point(0.0, 0.0, True, spectrum(identity + 0.1 * jacobian)) if with_step else None
+        found.append(EquilibriumCertificate(Point(0.0, 0.0, True, spectrum(jacobian)), step))
+    return found
+
+
+def words_of(figure):
+    legend = figure.legends[0]
+    texts = [text.get_text() for text in legend.texts]
+    return " ".join(legend.get_title().get_text().split()), texts, " ".join(figure.get_supxlabel().split())
+
+
+def test_it_says_what_the_dots_are_and_where_they_are_stable():
+    figure = draw_spectra(certificates(3), LONG_NAMES[:3])
+    require_legible(figure)
+    title, names, caption = words_of(figure)
+    assert title == "eigenvalues at the attractor of"
+    assert len(names) == 4
+    assert names[-1] == "unstable"
+    assert "eigenvalue λ of the Jacobian (the matrix of derivatives) at an attractor" in caption
+    assert caption.endswith("which is certified to be below $10^{-13}$ and $10^{-13}$.")
+    titles = [axis.get_title() for axis in figure.axes]
+    assert ["left of the line" in titles[0], "inside the circle" in titles[1]] == [True, True]
+    alone = draw_spectra(certificates(3, with_step=False))
+    require_legible(alone)
+    assert "circle" not in words_of(alone)[2]
+    assert words_of(alone)[1] == ["0", "1", "2", "unstable"]
+
+
+@pytest.mark.parametrize("count", [len(SEQUENCE), len(LONG_NAMES)])
+def test_classes_have_names_as_far_as_there_are_colours(count):
+    figure = draw_spectra(certificates(count), LONG_NAMES[:count])
+    require_legible(figure)
+    names = words_of(figure)[1]
+    assert len(names) == (count + 1 if count <= len(SEQUENCE) else 2)
+    dots = [drawn for drawn in figure.axes[0].collections if isinstance(drawn, PathCollection)]
+    assert len(dots) == count
+
+
+def test_attractors_with_the_same_jacobian_have_one_name_between_them():
+    assert words_of(draw_spectra(certificates(1) * 5, LONG_NAMES[:5]))[1] == [
+        "all 5 classes, alike",
+        "unstable",
+    ]
+
+
+def test_an_error_that_is_not_bounded_is_said_so():
+    (known,) = certificates(1)
+    lost = dataclasses.replace(known.flow.spectrum, error_bound=torch.inf)
+    unknown = dataclasses.replace(known, flow=dataclasses.replace(known.flow, spectrum=lost))
+    assert words_of(draw_spectra([unknown]))[2].endswith("No error could be certified for some of them.")
