@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from lightning_attractors.models.basins import flight_of
 CHUNK = 2000
 # Beyond so many steps a tube is followed into a trap rather than to the end.
 MANY_STEPS = 60
+# Of images of many pixels, the directions of the largest singular values alone.
+MOST_SINGULAR = 49
 # A float32 number near a sphere may lie beyond it: starts of the model itself are drawn in by this share.
 DRAWN_IN = 1e-5
 
@@ -60,7 +63,7 @@ def worst_directions(known: Flight, x: Tensor, label: int) -> Tensor:
     found = []
     for steps in {known.steps // 8, known.steps // 3, known.steps} - {0}:
         matrix = torch.func.jacfwd(lambda state, n=steps: final(known, state, n))(x)
-        found.append(torch.linalg.svd(matrix).Vh)
+        found.append(torch.linalg.svd(matrix).Vh[:MOST_SINGULAR])
     # the last one is the transition to the evaluation time
     rows = (known.readout[label] - known.readout) @ torch.func.jacfwd(
         lambda state: final(known, state, known.steps)
@@ -137,13 +140,14 @@ def search(model: SANODE | CVFR, images: Tensor, labels: Tensor, arguments: argp
     known = flight_of(model)
     x = images.flatten(1).double()
     traps = find_traps(known) if known.steps > MANY_STEPS and x.shape[1] <= MOST_NODES_OF_BLOCKS else None
+    started = time.monotonic()
     radii = class_radii(known, x, labels, traps, seconds_per_image=arguments.seconds)
+    spent = time.monotonic() - started
     certified = radii > 0
+    text = f"{int(certified.sum())} of {len(images)} images certified in {spent:.0f} s"
+    at = f"{int((radii >= arguments.radius).sum())} at {arguments.radius}"
     x, labels, radii = x[certified], labels[certified], radii[certified]
-    print(
-        f"{int(certified.sum())} of {len(images)} images certified, median radius {radii.median():.4g}",
-        flush=True,
-    )
+    print(f"{text}, {at}, median radius of these {radii.median():.4g}", flush=True)
     nodes, of_images = x.shape[1], (x, radii, labels)
     jobs = {
         "random starts": [random_directions(arguments.starts, nodes) for _ in x],
@@ -169,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run, or a checkpoint in it")
     parser.add_argument("--images", type=int, default=100, help="test images")
+    parser.add_argument("--radius", type=float, default=0.1, help="radius to count the images at")
     parser.add_argument("--starts", type=int, default=1000, help="random starts of each image")
     parser.add_argument("--restarts", type=int, default=10, help="descents of each image")
     parser.add_argument("--steps", type=int, default=20, help="steps of a descent")

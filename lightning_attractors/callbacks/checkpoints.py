@@ -51,6 +51,8 @@ def _leaves(name: str) -> bool:
 class BestCheckpoint(_OwnFiles):
     """``best.ckpt``: the weights of the best epoch by a validation metric, written at the end of epochs.
 
+    Of epochs that are equally good the last one counts: it has been trained for longer.
+
     Args:
         monitor: the metric; by default what the module names in its attribute ``monitor``. Without one, or
             if the module's metric is not logged, the newest weights count as the best. Epochs in which a
@@ -116,6 +118,14 @@ class BestCheckpoint(_OwnFiles):
         if self._mode_is_open and mode == "min":
             self.mode = "min"
             self.kth_value = torch.tensor(torch.inf)
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: torch.Tensor | None = None) -> bool:
+        """Whether an epoch belongs to the best: also if it is as good as the worst of those."""
+        if super().check_monitor_top_k(trainer, current):
+            return True
+        worst = self.best_k_models.get(self.kth_best_model_path)
+        ties = current is not None and worst is not None and bool(current == worst)
+        return trainer.strategy.reduce_boolean_decision(ties)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         phases = phases_of(trainer)

@@ -28,7 +28,7 @@ def certificate_of(trainer: L.Trainer, module: L.LightningModule, logits: PixelL
         return Certificate(norm=contracts.certified_norm(module))
     refused = ""
     if trainer.precision not in ("32-true", "64-true"):
-        refused = f"not in precision {trainer.precision}"
+        refused = f"not in precision {trainer.precision}: set trainer.precision=32-true"
     elif not sums_in_float32(module.device):
         refused = "not with matrix products or convolutions in TF32 or bfloat16: see torch.backends"
     elif logits.function is not None:

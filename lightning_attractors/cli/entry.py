@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from torch import distributed
@@ -18,6 +19,8 @@ from lightning_attractors.cli.sweep import sweep
 def run() -> None:
     """Run the command line; errors made for people, and all before the first batch, are one line."""
     quieten()
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # a config may name classes of the user's own files, as with python -m
     beginning = Beginning()
     try:
         with ended_by_signals():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_attractors.contracts import phases_of
 from lightning_attractors.data.dataset import InMemoryDataset, UnreadImages
@@ -155,24 +155,28 @@ class InMemoryDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Validation batches, in order, with fixed noise."""
-        return self._eval_dataloader("val")
+        return self._eval_dataloader(self.datasets["val"])
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Test batches, in order, with fixed noise."""
-        return self._eval_dataloader("test")
+        return self._eval_dataloader(self.datasets["test"])
 
-    def predict_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def predict_dataloader(self) -> DataLoader[Any]:
         """The test batches again; of several processes those of this one."""
+        return self.predict_loader_of(self.datasets["test"])
+
+    def predict_loader_of(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        """Batches of a data set that gives whole ones, in order; of several processes those of this one."""
         trainer = self.trainer
         if trainer is None or trainer.world_size == 1:
-            return self._eval_dataloader("test")
+            return self._eval_dataloader(dataset)
         # Lightning's own sampler fails where a process has no image
         ranks = trainer.world_size, trainer.global_rank
-        return self._eval_dataloader("test", DistributedSampler(self.datasets["test"], *ranks, shuffle=False))
+        return self._eval_dataloader(dataset, DistributedSampler(dataset, *ranks, shuffle=False))
 
-    def _eval_dataloader(self, split: str, sampler: Any = None) -> DataLoader[tuple[Tensor, Tensor]]:
+    def _eval_dataloader(self, dataset: Dataset[Any], sampler: Any = None) -> DataLoader[Any]:
         options = {"batch_size": self.eval_batch_size, **_loader_options(self.num_workers)}
-        return EvaluationLoader(self.datasets[split], sampler=sampler, **options)
+        return EvaluationLoader(dataset, sampler=sampler, **options)
 
     def _with_fixed_noise(self, data: Labelled, fraction: float, split: int) -> InMemoryDataset:
         if fraction == 0:
@@ -234,7 +238,7 @@ class InMemoryDataModule(L.LightningDataModule):
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
 
 
-def _already_collated(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _already_collated(batch: Any) -> Any:
     return batch
 
 

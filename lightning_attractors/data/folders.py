@@ -6,17 +6,24 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lightning_attractors.data.pictures import PictureDataModule, Pictures, PictureSettings
+from lightning_attractors.data.pictures import (
+    PictureDataModule,
+    Pictures,
+    PictureSettings,
+    UnlabelledPictures,
+)
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.image_files import oddity_of, read_image
 from lightning_attractors.keywords import Unpack
 
+_KINDS = ", ".join(sorted(IMG_EXTENSIONS))
 _SPLITS = ("train", "val", "test")
 _LAYOUT = "one folder of images for every class, or train and perhaps val and test with such folders"
 
@@ -34,6 +41,8 @@ class ImageFolderDataModule(PictureDataModule):
         root: the folder.
         image_size: side of the images in pixels, or height and width; each at least 1.
         channels: 3 for colour, 1 for grey.
+        predict_root: a folder of images without classes, those in folders within it too, that are predicted
+            in place of the test images.
         **pictures: the settings of :class:`~lightning_attractors.data.pictures.PictureDataModule`.
 
     Raises:
@@ -58,6 +67,7 @@ class ImageFolderDataModule(PictureDataModule):
         root: str,
         image_size: int | tuple[int, int],
         channels: Literal[1, 3] = 3,
+        predict_root: str | None = None,
         **pictures: Unpack[PictureSettings],
     ) -> None:
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -66,6 +76,9 @@ class ImageFolderDataModule(PictureDataModule):
         self.image_shape = (channels, height, width)
         super().__init__(**pictures)
         self.root = root
+        self.predict_root = predict_root
+        known = predict_root is None or Path(predict_root).expanduser().is_dir()
+        require(known, "predict_root", predict_root, "must be a folder that exists")
         self._folders = self._split_folders()
         self._classes = {name: _class_folders(folder) for name, folder in self._folders.items()}
         self.class_names = list(self._classes["train"])
@@ -88,8 +101,7 @@ class ImageFolderDataModule(PictureDataModule):
         }
         for split, classes in images.items():
             empty = [name for name, paths in classes.items() if not paths]
-            kinds = ", ".join(sorted(IMG_EXTENSIONS))
-            valid = f"must have images ({kinds}) of every class; {self._folders[split]} has none of {empty}"
+            valid = f"must have images ({_KINDS}) of every class; {self._folders[split]} has none of {empty}"
             require(not empty, "root", self.root, valid)
         _note([path for classes in files.values() for paths in classes.values() for path in paths])
         return {split: self._pictures(list(classes.values())) for split, classes in images.items()}
@@ -99,11 +111,28 @@ class ImageFolderDataModule(PictureDataModule):
         for split, dataset in self.datasets.items():
             dataset.files = [_readable(path) for path in self.splits[split].items]
 
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches of images of ``predict_root`` alone, or else the test batches.
+
+        Raises:
+            SettingError: if there are none in it, or a file is no image.
+        """
+        if self.predict_root is None:
+            return super().predict_dataloader()
+        files = _files(Path(self.predict_root).expanduser())
+        images = [path for path in files if _is_image(path)]
+        valid = f"must have images ({_KINDS}); it has none"
+        require(len(images) > 0, "predict_root", self.predict_root, valid)
+        _note(files)
+        dataset = UnlabelledPictures(self._pictures([images]), [*map(_readable, images)])
+        return self.predict_loader_of(dataset)
+
     def _pictures(self, classes: list[list[Path]]) -> Pictures:
         paths = [path for files in classes for path in files]
         labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes])
         items = np.array([*paths, None], dtype=object)[:-1]  # of objects, even where there is one
-        return Pictures(partial(read_image, image_shape=self.image_shape), items, labels, self.image_shape)
+        read_one = partial(read_image, image_shape=self.image_shape)
+        return Pictures(read_one, items, labels, self.image_shape).in_turn()
 
     def _split_folders(self) -> dict[str, Path]:
         """The folder of each split that there is; the root itself holds the training images of the rest."""

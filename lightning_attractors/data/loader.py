@@ -56,7 +56,7 @@ class ResumableLoader(DataLoader[tuple[Tensor, Tensor]]):
         self._resuming = True
 
 
-class EvaluationLoader(DataLoader[tuple[Tensor, Tensor]]):
+class EvaluationLoader(DataLoader[Any]):
     """A ``DataLoader`` in the order of the data, of which many processes see every image equally often.
 
     It is whole until Lightning puts a ``DistributedSampler`` into it, which repeats images until all
@@ -69,7 +69,7 @@ class EvaluationLoader(DataLoader[tuple[Tensor, Tensor]]):
         kwargs: as for ``torch.utils.data.DataLoader``.
     """
 
-    def __init__(self, dataset: Dataset[tuple[Tensor, Tensor]], sampler: Any = None, **kwargs: Any) -> None:
+    def __init__(self, dataset: Dataset[Any], sampler: Any = None, **kwargs: Any) -> None:
         if isinstance(sampler, DistributedSampler):
             repeat_nothing(sampler)
         super().__init__(dataset, sampler=sampler, **kwargs)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from lightning_attractors.data.base import ImageSettings, InMemoryDataModule, Labelled
 from lightning_attractors.data.generators import Stream, keyed_generator
+from lightning_attractors.data.transforms import to_unit_range
 from lightning_attractors.errors import require
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.process import physical_memory
 
 _SHARE_OF_MEMORY = 0.25
 _MOST_WORKERS = 8
+_FEW_STEPS, _GOOD_STEPS = 4, 5
+_USES = {"train": "train on", "val": "validate on", "test": "test on"}
 
 
 class PictureSettings(ImageSettings, total=False):
@@ -59,6 +64,13 @@ class Pictures:
         """The pictures of some positions."""
         return Pictures(self.read_one, self.items[chosen], self.labels[chosen], self.image_shape)
 
+    def in_turn(self) -> Pictures:
+        """The pictures of all classes in turn, so that the first ones are of every class."""
+        places = np.zeros_like(self.labels)
+        for k in np.unique(self.labels):
+            places[self.labels == k] = np.arange(np.count_nonzero(self.labels == k))
+        return self.part(np.lexsort((self.labels, places)))
+
     def read(self, positions: np.ndarray) -> Tensor:
         """The pictures (B, C, H, W) of B positions."""
         return self._stacked(map(self.read_one, self.items[positions].tolist()))
@@ -71,6 +83,28 @@ class Pictures:
     def _stacked(self, pictures: Iterable[Tensor]) -> Tensor:
         stacked = torch.empty(0, *self.image_shape, dtype=self.dtype)
         return torch.stack(found) if (found := list(pictures)) else stacked
+
+
+class UnlabelledPictures(Dataset[Tensor]):
+    """Pictures whose classes nobody knows, in whole batches: images (B, C, H, W), float32 in [0, 1].
+
+    Args:
+        pictures: the pictures, whose labels mean nothing.
+        files: where each is from.
+    """
+
+    def __init__(self, pictures: Pictures, files: list[str]) -> None:
+        self.pictures, self.files = pictures, files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Tensor:
+        """A whole batch."""
+        return to_unit_range(self.pictures.read(np.asarray(indices)))
 
 
 class PictureDataModule(InMemoryDataModule):
@@ -129,6 +163,7 @@ class PictureDataModule(InMemoryDataModule):
 
     def load_splits(self) -> tuple[Labelled, Labelled, Labelled]:
         self.splits = splits = self.complete(self.find_splits())
+        self._tell_sizes({name: len(split.labels) for name, split in splits.items()})
         size = sum(len(split.labels) for split in splits.values()) * int(np.prod(self.image_shape))
         in_memory = self._fits(size) if self.in_memory is None else self.in_memory
         if not in_memory:
@@ -158,8 +193,20 @@ class PictureDataModule(InMemoryDataModule):
             require(sum(counts) < len(order), "val_share, test_share", [*self.shares.values()], valid)
             for part, chosen in zip(parts, np.split(order, np.cumsum(counts)), strict=True):
                 parts[part].append(chosen)
-        taken = {name: train.part(np.sort(np.concatenate(chosen))) for name, chosen in parts.items()}
+        taken = {
+            name: train.part(np.sort(np.concatenate(chosen))).in_turn() for name, chosen in parts.items()
+        }
         return {**splits, **taken}
+
+    def _tell_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Say how many images there are, and if an epoch is so few batches that little is learnt in it."""
+        found = ", ".join(f"{sizes[name]} to {use}" for name, use in _USES.items())
+        rank_zero_info(f"{self.num_classes} classes of images: {found}")
+        images, size = sizes["train"], self.batch_size * (self.trainer.world_size if self.trainer else 1)
+        if (steps := math.ceil(images / size)) < _FEW_STEPS:
+            text = f"an epoch of {images} images in batches of {size} has few steps of training ({steps})"
+            better = max(1, images // _GOOD_STEPS)
+            rank_zero_warn(f"{text}; data.batch_size={better} makes {math.ceil(images / better)}")
 
     def _fits(self, size: int) -> bool:
         memory = physical_memory()

@@ -22,6 +22,7 @@ class Rising(L.LightningModule):
     def validation_step(self, batch, batch_idx):
         self.log("val/loss", float(self.current_epoch))
         self.log("val/accuracy", float(self.current_epoch))
+        self.log("val/level", 1.0)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -35,6 +36,8 @@ class Rising(L.LightningModule):
         ({"monitor": "val/loss"}, {"mode": "min"}, 0),
         ({"monitor": "val/loss", "monitor_mode": "min"}, {"monitor": "val/accuracy"}, 2),
         ({"monitor": "nothing"}, {}, 2),
+        ({"monitor": "val/level"}, {}, 2),  # all as good: the longest trained
+        ({"monitor": "val/level", "monitor_mode": "min"}, {}, 2),
     ],
 )
 def test_the_best_epoch_is_the_one_that_module_or_user_calls_best(tmp_path, attributes, settings, epoch):

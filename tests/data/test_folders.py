@@ -14,6 +14,7 @@ from refusals import refusal
 from torchvision.transforms import v2
 
 from lightning_attractors.data import ImageFolderDataModule, pictures
+from lightning_attractors.image_files import read_image
 
 NAMES = ["blue jay", "cat", "Äpfel"]  # as sorted by torchvision too
 
@@ -23,8 +24,8 @@ def photos(empty_folder):
     write_folder("photos")
 
 
-def ready(root="photos", image_size=10, **settings):
-    data = ImageFolderDataModule(root, image_size, **settings)
+def ready(root="photos", image_size=10, batch_size=3, **settings):
+    data = ImageFolderDataModule(root, image_size, batch_size=batch_size, **settings)
     data.prepare_data()
     data.setup()
     return data
@@ -53,6 +54,37 @@ def test_the_splits_hold_every_file_once_and_depend_on_their_seed_alone():
     assert same.datasets["test"].files == one.datasets["test"].files != other.datasets["test"].files
     first = Path(one.datasets["test"].files[0])
     assert first.parent.name == NAMES[one.datasets["test"].labels[0]]
+
+
+def test_the_first_images_of_a_split_are_of_all_classes():
+    write_folder("split/train")
+    write_folder("split/test", count=3)
+    assert ready("split").datasets["test"].labels.tolist() == [0, 1, 2] * 3
+    assert sorted(ready().datasets["test"].labels[:3].tolist()) == [0, 1, 2]
+
+
+def test_images_without_classes_are_predicted_in_place_of_the_test_images():
+    write_folder("new", ["cat", "cat/more"], count=2)
+    Path("new/readme.txt").write_text("hello")
+    data = ready(predict_root="new", eval_batch_size=3)
+    with pytest.warns(UserWarning, match=r"do not have the name of an image .*new/readme.txt is one"):
+        loader = data.predict_dataloader()
+    assert [tuple(batch.shape) for batch in loader] == [(3, 3, 10, 10), (1, 3, 10, 10)]
+    assert loader.dataset.files == sorted(str(path) for path in Path("new").rglob("Bild*"))
+    first = next(iter(loader))[0]
+    assert torch.equal(first, read_image(loader.dataset.files[0], (3, 10, 10)) / 255)
+    Path("none").mkdir()
+    message = refusal(ready(predict_root="none").predict_dataloader)
+    assert message.startswith("predict_root='none': must have images (.bmp, ")
+
+
+def test_sizes_are_told_and_epochs_of_few_steps(caplog):
+    with caplog.at_level("INFO"), pytest.warns(UserWarning, match="few steps") as caught:
+        ready(batch_size=6)
+    assert "3 classes of images: 15 to train on, 3 to validate on, 6 to test on" in caplog.text
+    assert [str(warning.message) for warning in caught] == [
+        "an epoch of 15 images in batches of 6 has few steps of training (3); data.batch_size=3 makes 5"
+    ]
 
 
 def test_split_folders_are_used_and_a_missing_one_is_taken_from_train():
@@ -200,6 +232,7 @@ def test_classes_with_too_few_images_are_refused():
     [
         ({"image_size": 0}, "image_size=0: must be at least 1"),
         ({"image_size": (4, 0)}, "image_size=(4, 0): must be at least 1"),
+        ({"predict_root": "nowhere"}, "predict_root='nowhere': must be a folder that exists"),
         ({"channels": 2}, "channels=2: must be 1 for grey or 3 for colour"),
         ({"val_share": 1.0}, "val_share=1.0: must be at least 0 and below 1"),
         ({"test_share": 0.0}, "test_share=0.0: must be above 0 and below 1"),
