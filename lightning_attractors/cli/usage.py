@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 from torch.optim import Optimizer
 
@@ -33,6 +34,8 @@ _KINDS = {
     "Iterable": "a list",
     "dict": "a mapping",
 }
+_SUBCLASSES = re.compile(r"known subclasses: ((?:[\w.]+, )+[\w.]+)")
+_MANY_CLASSES = 30
 _LONGEST = 400  # characters of a line that could not be understood
 
 
@@ -40,18 +43,39 @@ class UsageError(ValueError):
     """Something on the command line or in a config that the parser does not accept; one line."""
 
 
+class _ShortHelp(DefaultHelpFormatter):
+    """Names few of the classes that a setting takes, where they are many: our own."""
+
+    def _expand_help(self, action: Any) -> str:
+        return _SUBCLASSES.sub(_few_classes, super()._expand_help(action))
+
+
 class OneLineParser(LightningArgumentParser):
     """Lightning's parser, but for what it says of arguments: one line, and no list of all that there are.
+
+    Names of settings are to be given in full.
 
     Raises:
         UsageError: where other parsers write their usage and end the process.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # a setting that is cut short would be one that there is not, later
+        super().__init__(*args, formatter_class=_ShortHelp, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         line = explained(message, list(setting_names(self)))
         if not self.exit_on_error:  # the parser of a class, amid another one
             super().error(f"{_OPEN}{line}{_CLOSE}", ex)
         raise UsageError(line) from ex
+
+
+def _few_classes(listed: re.Match[str]) -> str:
+    every = listed[1].split(", ")
+    if len(every) <= _MANY_CLASSES:
+        return listed[0]
+    own = [path for path in every if path.startswith(f"{__name__.partition('.')[0]}.")]
+    return f"known subclasses: {''.join(f'{path}, ' for path in own)}and {len(every) - len(own)} others"
 
 
 def program() -> str:
@@ -95,6 +119,9 @@ def explained(message: str, names: list[str]) -> str:
     for pattern in _UNKNOWN:
         if unknown := re.search(pattern, message):
             return _unknown(**unknown.groupdict(), names=names)
+    if choice := re.search(r"subcommand: invalid choice: '([^']*)' \(choose from (.*)\)", message):
+        known = ", ".join([*re.findall(r"[\w-]+", choice[2]), "configs"])
+        return f"{choice[1]!r}: there is no such subcommand; there are {known}"
     if missing := re.search(r"following arguments are required: (.*)", message):
         names_missing = re.sub(rf"\b{_SUBCOMMAND}", "", missing[1])
         return f"{name}.{names_missing}: must be given" if name else f"{names_missing}: must be given"

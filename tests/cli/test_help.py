@@ -1,5 +1,7 @@
 """What ``--help`` says of settings that a class passes on to its base: as much as of its own."""
 
+import re
+
 import pytest
 from command_line import run
 
@@ -48,3 +50,11 @@ def test_data_modules_describe_the_settings_of_their_images(kind, capsys):
         assert text in found[name]
         assert default in found[name]
     assert "images" not in found
+
+
+def test_of_very_many_classes_a_setting_names_our_own(capsys):
+    found = described(capsys, "model", "SANODE")
+    assert "lightning_attractors.models.ConvBackbone" in found["backbone"]
+    assert "torch.nn.ReLU" not in found["backbone"]
+    assert re.search(r", and \d{3} others\)", found["backbone"])
+    assert "torch.optim.Adam" in found["optimizer"]
