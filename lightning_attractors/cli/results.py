@@ -23,6 +23,7 @@ from lightning_attractors.writing import run_folder, write_atomically
 FILE = "results.json"
 _CIRCUMSTANCES = (
     *("settings", "versions", "model", "checkpoint", "stage", "epoch", "global_step", "precision"),
+    "attractors",
     *("masking", "Q", "B", "D", "M", "nu", "mse"),
 )
 
@@ -72,7 +73,7 @@ def _found(trainer: L.Trainer, folder: Path) -> dict[str, Any]:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StabilityCertificate) and (folder / "stability.json").is_file():
             certificate = json.loads((folder / "stability.json").read_text(encoding="utf-8"))
-            found["stability"] = {k: v for k, v in certificate.items() if k != "attractors"}
+            found["stability"] = _brief(certificate)
         if isinstance(callback, RobustnessCurve):
             robustness = found.setdefault("robustness", {})
             robustness |= {name: _brief(summary) for name, summary in callback.results.items()}
@@ -83,7 +84,7 @@ def _found(trainer: L.Trainer, folder: Path) -> dict[str, Any]:
 
 
 def _brief(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary without what stands elsewhere in the file."""
+    """A summary without what stands elsewhere in the file, or counts epochs that were not tested."""
     return {name: value for name, value in summary.items() if name not in _CIRCUMSTANCES}
 
 
