@@ -48,6 +48,7 @@ def test_any_torch_model_loses_accuracy_with_strength(printed):
     assert Path("runs/any_torch_model/pgd_l2_gallery.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_attractors_are_certified_stable_and_tell_letters_apart(printed):
     text = printed("stable_attractors", epochs=2)
     assert re.findall(r"attractor (\w): stable", text) == list("ABCDE")
@@ -57,6 +58,7 @@ def test_attractors_are_certified_stable_and_tell_letters_apart(printed):
     assert summary("stable_attractors/stability.json")["certified"] == 5
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_an_own_field_is_trained_certified_and_drawn(printed):
     text = printed("own_field", epochs=2)
     assert re.findall(r"attractor (\w): stable", text) == list("ABCDE")
@@ -66,6 +68,7 @@ def test_an_own_field_is_trained_certified_and_drawn(printed):
     assert Path("runs/own_field/figures/trajectories.png").is_file()
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_an_own_field_is_a_class_path_in_a_config(printed, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
@@ -78,6 +81,7 @@ def test_an_own_field_is_a_class_path_in_a_config(printed, monkeypatch):
     assert type(model.right_hand_side).__name__ == "Bistable"
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_own_attacks_break_images_and_the_sparse_one_fewer_than_pgd(printed):
     text = printed("own_attack", epochs=2)
     broken = dict(re.findall(r"^(\w+): broke (\d+) of", text, re.M))
@@ -86,6 +90,7 @@ def test_own_attacks_break_images_and_the_sparse_one_fewer_than_pgd(printed):
     assert int(broken["occlude"]) > 0
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_an_existing_project_is_measured(printed):
     text = printed("existing_project")
     found = dict(re.findall(r"^(\w+): R = ([\d.]+) ±", text, re.M))
