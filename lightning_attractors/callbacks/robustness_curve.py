@@ -121,7 +121,7 @@ class RobustnessCurve(Callback):
         seed: of random attacks, at least 0.
         logits_fn: takes the module and inputs, gives logits (B, K); by default ``forward``.
         unpack_batch: takes a batch to images (B, C, H, W) and labels (B,); by default its first two elements.
-        mean: of every channel (or one for all), where the batches hold (pixels − mean) / std.
+        mean: of every channel, or a number for all, where the batches hold (pixels − mean) / std.
         std: the same, above 0.
         masking: whether to check for masked gradients.
         after_fit: whether to run after ``fit``; the command line turns it off, as it tests the best
@@ -150,8 +150,8 @@ class RobustnessCurve(Callback):
         seed: int = 0,
         logits_fn: LogitsFunction | None = None,
         unpack_batch: Callable[[Any], tuple[Tensor, Tensor]] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: Sequence[float] | float | None = None,
+        std: Sequence[float] | float | None = None,
         masking: bool = True,
         after_fit: bool = True,
         smoothing: Smoothing | None = None,
@@ -159,14 +159,14 @@ class RobustnessCurve(Callback):
         self.settings = MeasureSettings(confidence, max_images, batch_size, seed, masking, smoothing)
         valid = "must be test or val, or null for the test images where there are any"
         require(split in ("test", "val", None), "split", split, valid)
-        require(all(value > 0 for value in std or ()), "std", std, "must be above 0")
+        self.mean, self.std = ([value] if isinstance(value, int | float) else value for value in (mean, std))
+        require(all(value > 0 for value in self.std or ()), "std", std, "must be above 0")
         self.attacks = make_attacks(attacks, strengths)
         refuse_names_of_certificates(self.attacks)
         self.split = split
         self._measured: Split | None = None  # in the present fit or test
         self.logits_fn = logits_fn
         self.unpack_batch = unpack_batch or pairs
-        self.mean, self.std = mean, std
         self.after_fit = after_fit
         self.results: dict[str, dict[str, Any]] = {}
         self.certificate: dict[str, Any] | None = None

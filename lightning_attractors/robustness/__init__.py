@@ -27,6 +27,7 @@ from lightning_attractors.robustness.corruptions import (
 from lightning_attractors.robustness.curves import CorruptionCurve, corruption_curve
 from lightning_attractors.robustness.drawings import draw
 from lightning_attractors.robustness.files import write_report, write_result
+from lightning_attractors.robustness.findings import BrokenCertificateError, Report, Result
 from lightning_attractors.robustness.kept_votes import KeptVotes
 from lightning_attractors.robustness.lines import (
     certified_figures,
@@ -43,15 +44,10 @@ from lightning_attractors.robustness.logistic import (
     relative_accuracy,
 )
 from lightning_attractors.robustness.masking import MaskingCheck, check_masking, clearly_more
-from lightning_attractors.robustness.measure import measure, refuse_names_of_certificates, rehearse
+from lightning_attractors.robustness.measure import measure, refuse_names_of_certificates
 from lightning_attractors.robustness.randomness import unchanged_random_numbers
-from lightning_attractors.robustness.report import (
-    AttackReport,
-    BrokenCertificateError,
-    CertificateReport,
-    Report,
-    Result,
-)
+from lightning_attractors.robustness.rehearsal import rehearse
+from lightning_attractors.robustness.report import AttackReport, CertificateReport
 from lightning_attractors.robustness.settings import Certificate, MeasureSettings, Share
 from lightning_attractors.robustness.smoothed import SMOOTHED, SmoothedReport
 from lightning_attractors.robustness.smoothing import (

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from lightning_attractors.figures import write_figure
 from lightning_attractors.robustness.drawings import draw
-from lightning_attractors.robustness.report import AttackReport, CertificateReport, Report
+from lightning_attractors.robustness.findings import Report
+from lightning_attractors.robustness.report import AttackReport, CertificateReport
 from lightning_attractors.robustness.smoothed import SmoothedReport
 from lightning_attractors.robustness.summaries import versions
 from lightning_attractors.writing import csv_table, write_atomically

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple, TypeVar
@@ -140,3 +141,17 @@ def rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int, most: int) ->
             return
     if kept:
         yield Batch(number, *(torch.cat(parts) for parts in zip(*kept, strict=True)))
+
+
+def warn_of_missing_classes(labels: Tensor, classes: int, most: int | None) -> None:
+    """Warn where the first images are of few classes, as those of folders are that are read in order.
+
+    Args:
+        labels: of the images that are measured, shape (n,).
+        classes: how many there are.
+        most: of how many images no more are measured; all with None.
+    """
+    found = len(labels.unique())
+    if found < classes and most is not None and len(labels) >= most >= classes:
+        text = f"the first {len(labels)} images are of {found} of {classes} classes"
+        warnings.warn(f"{text}: shuffle the images once, or raise max_images", stacklevel=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from lightning_attractors.errors import SettingError, require
 from lightning_attractors.robustness.attacks import (
-    FGSM,
     Choice,
     Classifier,
     Logits,
@@ -21,15 +20,21 @@ from lightning_attractors.robustness.attacks import (
     Trial,
     make_attacks,
 )
-from lightning_attractors.robustness.images import AttackedImages, Batch, CleanImages, Example, rebatched
+from lightning_attractors.robustness.findings import Report, Result
+from lightning_attractors.robustness.images import (
+    AttackedImages,
+    Batch,
+    CleanImages,
+    Example,
+    rebatched,
+    warn_of_missing_classes,
+)
 from lightning_attractors.robustness.masking import MaskingCheck, check_masking
 from lightning_attractors.robustness.randomness import seed_all, unchanged_random_numbers
 from lightning_attractors.robustness.report import (
     CERTIFICATE,
     AttackReport,
     CertificateReport,
-    Report,
-    Result,
 )
 from lightning_attractors.robustness.settings import Certificate, MeasureSettings, Share
 from lightning_attractors.robustness.smoothed import SMOOTHED, SmoothedImages, SmoothedReport
@@ -104,37 +109,6 @@ def measure(
     return Report(found, proved, run.masking, run.smoothed, asdict(settings))
 
 
-def rehearse(
-    logits_fn: Logits, images: Tensor, labels: Tensor, trials: Sequence[Trial], settings: MeasureSettings
-) -> None:
-    """Try everything on a few images, so that what does not fit is said before it costs anything.
-
-    Args:
-        logits_fn: as for :func:`measure`.
-        images: (B, C, H, W) in [0, 1], on the device of the classifier.
-        labels: (B,).
-        trials: each is tried at its smallest and its largest strength.
-        settings: of the measurement.
-
-    Raises:
-        SettingError: if something does not fit.
-    """
-    with unchanged_random_numbers():
-        size = settings.batch_size
-        Classifier(logits_fn, images, labels, size).gradient(FGSM(), images, labels)
-        if settings.smoothing is not None:  # a classifier may refuse what leaves [0, 1]
-            noisy = images + settings.smoothing.sigma * torch.randn_like(images)
-            with torch.no_grad():
-                Classifier(logits_fn, images, labels, size).logits(noisy)
-        # An untrained classifier may have all wrong, where attacks do nothing: the classes are its own
-        with torch.no_grad():
-            classes = logits_fn(images).argmax(dim=1)
-        classifier = Classifier(logits_fn, images, classes, size)
-        for trial in trials:
-            ends = tuple({min(trial.strengths), max(trial.strengths)} if trial.strengths else ())
-            replace(trial, strengths=ends)(classifier, [settings.seed])
-
-
 def refuse_names_of_certificates(trials: Sequence[Trial]) -> None:
     """Leave the certificate and the smoothed classifier the names of their files.
 
@@ -156,6 +130,7 @@ class _Measurement:
         no_certificate: why the certificate gave no radii, if it said so.
         smoothed: what is known of the smoothed classifier, if that was asked.
         channels: of the images.
+        classes: number of classes, 0 where this process has no images.
     """
 
     logits_fn: Logits
@@ -170,6 +145,7 @@ class _Measurement:
     no_certificate: str = ""
     smoothed: SmoothedReport | None = None
     channels: int = 1
+    classes: int = 0
 
     def examine(self, batches: Iterable[tuple[Tensor, Tensor]]) -> CertificateReport | None:
         """Go over the clean images and their certificate, and the question whether gradients are masked."""
@@ -177,6 +153,7 @@ class _Measurement:
         parts = [part for own in found for part in own]
         require(len(parts) > 0, "batches", "none", "must hold at least one image")
         clean, proved = CleanImages.joined(parts), None
+        warn_of_missing_classes(clean.labels, self.classes, self.settings.max_images)
         if clean.has_certificate:
             proved = CertificateReport(
                 clean,
@@ -265,7 +242,9 @@ class _Measurement:
     def _clean(self, batch: Batch) -> CleanImages:
         seed_all([self.settings.seed, batch.number])
         classifier, labels = self._classifier(batch), batch.labels
-        confidence, classes = classifier.logits(classifier.images).double().softmax(dim=1).max(dim=1)
+        logits = classifier.logits(classifier.images)
+        confidence, classes = logits.double().softmax(dim=1).max(dim=1)
+        self.classes = logits.shape[1]
         return CleanImages(
             index=batch.number * self.settings.batch_size + torch.arange(len(labels)),
             labels=labels,

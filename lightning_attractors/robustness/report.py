@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -24,10 +24,6 @@ from lightning_attractors.robustness.usual import usual_among, usual_strengths
 # What the certificate's files are called, where those of attacks have the attacks' names.
 CERTIFICATE = "certified"
 _AGREEMENT = 0.05
-
-
-class BrokenCertificateError(RuntimeError):
-    """An image was misclassified within the radius for which its class is certified."""
 
 
 @dataclass(frozen=True)
@@ -318,38 +314,3 @@ class AttackReport:
             sentence = f"Gradients ARE masked: in this attack they vanished at {vanished} images."
             found = {**(found or {}), "masked": True, "sentence": sentence}
         return found
-
-
-Result = CertificateReport | MaskingCheck | SmoothedReport | AttackReport
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that a measurement has found.
-
-    Attributes:
-        attacks: by their names.
-        certificate: None without certified radii.
-        masking: None if that was not asked, or no image is classified correctly.
-        smoothed: None if that was not asked.
-        settings: of the measurement.
-    """
-
-    attacks: dict[str, AttackReport]
-    certificate: CertificateReport | None
-    masking: MaskingCheck | None
-    smoothed: SmoothedReport | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def require_certificate(self) -> None:
-        """Fail if a certificate was broken.
-
-        Raises:
-            BrokenCertificateError: naming the images.
-        """
-        broken = {name: found for name, found in self.attacks.items() if found.breaches}
-        if broken:
-            norm = NORMS[next(iter(broken.values())).norm]
-            listed = "; ".join(f"{name}: images {found.breaches[:10]}" for name, found in broken.items())
-            text = f"certified_radii is wrong, misclassified within it in {norm} are {listed}"
-            raise BrokenCertificateError(text)

@@ -77,6 +77,14 @@ def test_normalised_images_have_radii_that_are_scaled_by_the_smallest_std(tmp_pa
     assert certificate["norm"] == summary["norm"] == "l2"
 
 
+def test_a_number_normalises_every_channel(tmp_path):
+    module = Difference(EVERYWHERE)
+    images = torch.linspace(-2, 2, 24 * math.prod(SHAPE[1:])).view(12, *SHAPE)
+    one, _, _ = measured(tmp_path, module, images, mean=0.5, std=0.25)
+    each, _, _ = measured(tmp_path, module, images, mean=[0.5, 0.5], std=[0.25, 0.25])
+    assert one["average_radius"] == each["average_radius"] > 0
+
+
 def test_in_linf_too(tmp_path):
     module = Difference(EVERYWHERE, "linf")
     certificate, _, labels = measured(tmp_path, module, mean=MEAN, std=STD)

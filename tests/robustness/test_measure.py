@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +72,22 @@ def test_at_most_so_many_images_are_measured():
     settings = MeasureSettings(max_images=11, batch_size=4, masking=False)
     report = measure(bright, batches(), ["replace_pixels"], [0.5], settings)
     assert report.attacks["replace_pixels"].images.index.tolist() == list(range(11))
+
+
+def test_a_report_is_printed_as_its_lines():
+    report = measure(bright, batches(), ["fgsm_radius", "pgd_radius"], settings=EVERYTHING)
+    first, second = str(report).splitlines()
+    assert first.startswith("robustness  fgsm_radius  ")
+    assert "30 images, 30 count" in second
+
+
+def test_first_images_of_too_few_classes_are_warned_of():
+    settings = MeasureSettings(max_images=8, batch_size=4, masking=False)
+    with pytest.warns(UserWarning, match="^the first 8 images are of 1 of 2 classes: shuffle the images"):
+        measure(bright, batches(), ["fgsm_radius"], settings=settings)  # dark ones come first
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(bright, batches(), ["fgsm_radius"], settings=replace(settings, max_images=None))
 
 
 def test_random_numbers_are_left_as_they_were():
