@@ -4,7 +4,7 @@ import pytest
 import torch
 from flying import flight_of_small, flown, on_sphere, small_model, uncoupled
 
-from lightning_attractors.certificates import euler_flights
+from lightning_attractors.certificates import euler_flights, flights
 from lightning_attractors.certificates.euler_flights import prepare
 from lightning_attractors.certificates.margin_forms import MarginForms
 
@@ -68,8 +68,13 @@ def test_nothing_is_known_of_forms_that_are_no_numbers():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("few", [True, False], ids=["products", "norms"])
-def test_what_is_left_over_and_carried_along_bounds_every_deviation(kind, few, generator, monkeypatch):
+@pytest.mark.parametrize(
+    ("second", "few"), [(64, True), (0, True), (0, False)], ids=["second", "products", "norms"]
+)
+def test_what_is_left_over_and_carried_along_bounds_every_deviation(
+    kind, second, few, generator, monkeypatch
+):
+    monkeypatch.setattr(flights, "MOST_NODES_OF_SECOND_ORDER", second)
     monkeypatch.setattr(euler_flights, "MOST_NODES_OF_BLOCKS", 128 if few else 0)
     flight, starts, prepared = prepared_small(kind, generator, steps=6)
     assert (prepared.carried[-1].products is not None) == few
@@ -89,15 +94,16 @@ def test_what_is_left_over_and_carried_along_bounds_every_deviation(kind, few, g
         off = passed[k] - prepared.centers[k]
         assert (off.abs() <= bound.reach + 1e-12).all()
         assert (off.norm(dim=2) <= bound.length + 1e-12).all()
-        assert ((off - first).abs() <= bound.rest + 1e-12).all()
-        assert ((off - first).norm(dim=2) <= bound.rest_length + 1e-12).all()
+        assert ((off - first).abs() <= bound.beyond + 1e-12).all()
+        assert ((off - first).norm(dim=2) <= bound.beyond_length + 1e-12).all()
         if k:
-            assert (bound.rest > 0).all()
-            loosest = (bound.rest / (off - first).abs().amax(dim=0).clamp(min=1e-6)).median()
+            assert (bound.beyond > 0).all()
+            loosest = (bound.beyond / (off - first).abs().amax(dim=0).clamp(min=1e-6)).median()
             assert loosest < (30 if few else 300)
 
 
 def test_with_products_of_jacobians_more_is_proved_than_with_norms(generator, monkeypatch):
+    monkeypatch.setattr(flights, "MOST_NODES_OF_SECOND_ORDER", 0)
     _, _, prepared = prepared_small("wells", generator)
     monkeypatch.setattr(euler_flights, "MOST_NODES_OF_BLOCKS", 0)
     by_norms = prepare(prepared.flight, prepared.centers[0], prepared.labels)
