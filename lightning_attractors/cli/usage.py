@@ -61,7 +61,7 @@ class OneLineParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # a setting that is cut short would be one that there is not, later
-        super().__init__(*args, formatter_class=_ShortHelp, allow_abbrev=False, **kwargs)
+        super().__init__(*args, **{"formatter_class": _ShortHelp, "allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         line = explained(message, list(setting_names(self)))
