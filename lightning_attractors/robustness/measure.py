@@ -31,11 +31,7 @@ from lightning_attractors.robustness.images import (
 )
 from lightning_attractors.robustness.masking import MaskingCheck, check_masking
 from lightning_attractors.robustness.randomness import seed_all, unchanged_random_numbers
-from lightning_attractors.robustness.report import (
-    CERTIFICATE,
-    AttackReport,
-    CertificateReport,
-)
+from lightning_attractors.robustness.report import CERTIFICATE, AttackReport, CertificateReport
 from lightning_attractors.robustness.settings import Certificate, MeasureSettings, Share
 from lightning_attractors.robustness.smoothed import SMOOTHED, SmoothedImages, SmoothedReport
 from lightning_attractors.robustness.smoothing import Smoothing, Vote, VoteMemory, vote
@@ -130,7 +126,7 @@ class _Measurement:
         no_certificate: why the certificate gave no radii, if it said so.
         smoothed: what is known of the smoothed classifier, if that was asked.
         channels: of the images.
-        classes: number of classes, 0 where this process has no images.
+        classes: how many there are, 0 where this process has no images.
     """
 
     logits_fn: Logits
@@ -153,7 +149,8 @@ class _Measurement:
         parts = [part for own in found for part in own]
         require(len(parts) > 0, "batches", "none", "must hold at least one image")
         clean, proved = CleanImages.joined(parts), None
-        warn_of_missing_classes(clean.labels, self.classes, self.settings.max_images)
+        if self.share.rank == 0:
+            warn_of_missing_classes(clean.labels, self.classes, self.settings.max_images)
         if clean.has_certificate:
             proved = CertificateReport(
                 clean,
