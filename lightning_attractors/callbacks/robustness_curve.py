@@ -113,7 +113,8 @@ class RobustnessCurve(Callback):
             import path such as ``torchattacks.PGD``, or an attack of one's own, a callable ``(logits_fn,
             images, labels, strength) -> images``. Or a dict with that as ``class_path`` and, where wanted,
             ``init_args``, ``strengths``, ``strength`` (the argument that is swept, else ``eps``), ``name``.
-        strengths: of the attacks that are swept and have none of their own.
+        strengths: of the attacks that are swept and have none of their own; by default, of attacks in a norm
+            that is known, such as ``PGD("l2")``, some up to 0.3 in L∞, and to 2 in L2.
         confidence: confidence from which on a correctly classified image counts, in [0, 1].
         max_images: how many images are attacked at most, at least 1; all of them with None.
         batch_size: how many images are attacked together, at least 1.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_attractors.norms import NORMS, NormName
+from lightning_attractors.norms import NormName
 from lightning_attractors.robustness.advice import advice_on_confidence, advice_on_fit
 from lightning_attractors.robustness.attacks import RadiusSearch, Trial, pgd_radii
 from lightning_attractors.robustness.images import AttackedImages, CleanImages, Example
@@ -175,11 +175,7 @@ class AttackReport:
     @property
     def strength_norm(self) -> NormName | None:
         """The norm that strengths are distances in; None where that is not known, as of corruptions."""
-        norm = str(self.trial.arguments.get("norm", "")).lower()
-        for name in NORMS:
-            if norm == name:
-                return name
-        return "linf" if isinstance(self.trial, RadiusSearch) else None
+        return self.trial.norm
 
     @property
     def accuracy_at(self) -> dict[str, float]:
