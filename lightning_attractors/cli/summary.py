@@ -14,7 +14,7 @@ from lightning_attractors.callbacks import RobustnessCurve, StabilityCertificate
 from lightning_attractors.cli.results import FILE
 from lightning_attractors.contracts import best_weights
 from lightning_attractors.norms import NORMS
-from lightning_attractors.robustness import certified_figures, images_of, verdict, without_fit
+from lightning_attractors.robustness import attack_of, certified_figures, images_of, verdict, without_fit
 
 _METRICS = {
     "test/accuracy": "test accuracy",
@@ -53,8 +53,9 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
             bounds = callback.gain_bounds.items()
             table.add_row("gain bounds", ", ".join(f"{name} {bound:.4g}" for name, bound in bounds))
         if isinstance(callback, RobustnessCurve):
-            for name, found in callback.results.items():
-                table.add_row(f"{name}, {images_of(found)}", f"{without_fit(found)}; {verdict(found)}")
+            for found in callback.results.values():
+                label = f"{attack_of(found)}, {images_of(found)}"
+                table.add_row(label, f"{without_fit(found)}; {verdict(found)}")
             if (proved := callback.certificate) is not None:
                 table.add_row(f"certified in {NORMS[proved['norm']]}", certified_figures(proved))
     table.add_row("training time", f"{training_seconds:.1f} s")

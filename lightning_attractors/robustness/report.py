@@ -238,6 +238,7 @@ class AttackReport:
             {
                 "attack": self.name,
                 "mode": "radius" if isinstance(self.trial, RadiusSearch) else "strengths",
+                "norm": self.strength_norm,
                 **self._fitted(),
                 "accuracy": float(images.correct.double().mean()),
                 "accuracy_at": self.accuracy_at,

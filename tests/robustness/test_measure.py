@@ -77,7 +77,7 @@ def test_at_most_so_many_images_are_measured():
 def test_a_report_is_printed_as_its_lines():
     report = measure(bright, batches(), ["fgsm_radius", "pgd_radius"], settings=EVERYTHING)
     first, second = str(report).splitlines()
-    assert first.startswith("robustness  fgsm_radius  ")
+    assert first.startswith("robustness  fgsm_radius in L∞  ")
     assert "30 images, 30 count" in second
 
 

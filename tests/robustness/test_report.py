@@ -3,6 +3,7 @@ import torch
 from robustness_runs import Bright, example, pictures
 
 from lightning_attractors.robustness import (
+    PGD,
     MeasureSettings,
     fit_logistic,
     measure,
@@ -38,6 +39,16 @@ def test_runs_are_compared_by_an_interval():
     # Files of before have the uncertainty of the fit alone
     before = {key: value for key, value in other.items() if key != "fit_uncertainty"}
     assert behind(best, best) == behind(before, best) == behind({"fitted": False}, best) == ""
+
+
+def test_an_attack_is_named_with_its_norm():
+    settings = MeasureSettings(confidence=0.5, masking=False)
+    attacks = ["pgd_radius", PGD("l2", steps=2), "brightness"]
+    report = measure(Bright().eval(), [pictures()], attacks, [0.1], settings)
+    summaries = [found.summary({}, {}) for found in report.attacks.values()]
+    assert [summary["norm"] for summary in summaries] == ["linf", "l2", None]
+    lines = [line.split("  ")[1] for line in str(report).splitlines()]
+    assert lines == ["pgd_radius in L∞", "PGD in L2", "brightness"]
 
 
 def spread_out(count, reach=0.5, scale=40.0, **settings):

@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from lightning_attractors.contracts import name_of
@@ -67,6 +67,8 @@ def register_attack(name: str, attack: Any) -> None:
 def make_attacks(chosen: Sequence[Choice], strengths: Sequence[float] | None) -> list[Trial]:
     """One attack for every entry, under names of their own.
 
+    Of attacks that differ by their norm, those in L2 get it in their names: ``PGD`` and ``PGD_l2``.
+
     Args:
         chosen: each ``fgsm_radius``, ``pgd_radius``, a name of
             :data:`~lightning_attractors.robustness.CORRUPTIONS` or of :func:`register_attack`, or an import
@@ -91,10 +93,24 @@ def make_attacks(chosen: Sequence[Choice], strengths: Sequence[float] | None) ->
         entry if isinstance(entry, RadiusSearch | StrengthSweep) else _make(entry, strengths)
         for entry in chosen
     ]
+    trials = _told_apart_by_norm(trials)
     names = [trial.name for trial in trials]
     twice = sorted({name for name in names if names.count(name) > 1})
     require(not twice, "attacks", twice, "must have names of their own: give the second one a name")
     return trials
+
+
+def _told_apart_by_norm(trials: Sequence[Trial]) -> list[Trial]:
+    """The norm in the names of attacks in L2 that have the name of one in another norm."""
+    norms = {
+        name: {trial.norm for trial in trials if trial.name == name} for name in (t.name for t in trials)
+    }
+    return [
+        replace(trial, name=f"{trial.name}_l2")
+        if trial.norm == "l2" and len(norms[trial.name]) > 1
+        else trial
+        for trial in trials
+    ]
 
 
 def _make(entry: Choice, strengths: Sequence[float] | None) -> Trial:

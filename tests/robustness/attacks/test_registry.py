@@ -41,3 +41,12 @@ def test_a_search_in_l2_goes_farther_than_one_in_linf(name):
     assert found.arguments["largest"] == 0.5
     (found,) = make_attacks([name], None)
     assert found.arguments["largest"] in (0.3, 1.0)
+
+
+def test_attacks_in_two_norms_have_two_names():
+    searches = ["pgd_radius", {"class_path": "pgd_radius", "init_args": {"norm": "l2"}}]
+    names = [trial.name for trial in make_attacks([PGD("l2"), PGD(), *searches], None)]
+    assert names == ["PGD_l2", "PGD", "pgd_radius", "pgd_radius_l2"]
+    assert [trial.name for trial in make_attacks([PGD("l2")], None)] == ["PGD"]
+    with pytest.raises(SettingError, match="names of their own"):
+        make_attacks([PGD("l2"), PGD("l2", steps=3)], None)
