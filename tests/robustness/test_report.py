@@ -64,13 +64,21 @@ def spread_out(count, reach=0.5, scale=40.0, **settings):
     ("count", "settings", "advice"),
     [
         (1002, {}, ""),
-        (100, {}, "it counts from 501 images on: raise max_images, or lower confidence"),
+        (100, {}, "it counts from 501 images on: measure a split with more images"),
+        (100, {"max_images": 100}, "it counts from 501 images on: measure a split with more images"),
+        (100, {"max_images": 60}, "it counts from 501 images on: raise max_images"),
+        (100, {"confidence": 0.7}, "it counts from 501 images on: lower confidence"),
+        (
+            100,
+            {"confidence": 0.7, "max_images": 60},
+            "it counts from 501 images on: raise max_images or lower confidence",
+        ),
         (
             100,
             {"reach": 0.05},
             "a larger reach of the attack (largest, or steps) would show where the 80% fall",
         ),
-        (3, {}, "max_images, or a lower confidence"),
+        (3, {}, "measure a split with more images: the curve would have more points"),
         (
             100,
             {"confidence": 0.99, "scale": 1.0},
@@ -87,6 +95,14 @@ def test_what_would_give_an_R_is_said(count, settings, advice):
     assert found.advice in line
     assert ("correctly with a confidence" in line) == ("confidence: " in advice)
     assert ("no R: " in line) == (found.robustness is None)
+
+
+def test_why_there_is_no_R_is_said_in_words():
+    none = spread_out(100, reach=1e-4)
+    assert none.reason == "no image that counts changed its class under the attack"
+    assert none.advice.startswith("a larger reach of the attack")
+    assert none.reason in result_line(none.summary({}, {}), 1.0)
+    assert spread_out(3).reason.startswith("images that count changed their class at only ")
 
 
 def test_accuracies_are_at_the_usual_strengths_that_were_tried():
