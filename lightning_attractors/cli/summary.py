@@ -46,7 +46,7 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
             table.add_row(label, f"{float(trainer.callback_metrics[key]):.4f}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StabilityCertificate) and callback.certificates:
-            table.add_row("stable attractors", _verdict(callback))
+            table.add_row("stable attractors", callback.verdict)
         if isinstance(callback, StabilityCertificate) and callback.trap_report:
             table.add_row("traps", str(callback.trap_report))
         if isinstance(callback, StabilityCertificate) and callback.gain_bounds:
@@ -85,12 +85,3 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
 def _brief(path: Path) -> str:
     """The path from the present folder on, if it lies there."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _verdict(callback: StabilityCertificate) -> str:
-    certificates = callback.certificates or []
-    stable = sum(certificate.stable for certificate in certificates)
-    worst = max((certificate.flow.spectrum for certificate in certificates), key=lambda flow: flow.abscissa)
-    text = f"{stable}/{len(certificates)}, worst eigenvalue {worst.abscissa:+.4g} ± {worst.error_bound:.1g}"
-    radii = [certificate.step.spectrum.radius for certificate in certificates if certificate.step is not None]
-    return f"{text}, step map radius {max(radii):.4g}" if radii else text
