@@ -16,7 +16,9 @@ from lightning_attractors.process import keep_freed_memory, share_processors
 BENCHMARKS = {
     "sa_node": "attractors",
     "cvfr": "attractors",
+    "growth": "growth",
     "kh": "kh",
+    "loader": "loader",
     "nmode": "nmode",
     "nonexpansive": "nonexpansive",
     "precision": "precision",
