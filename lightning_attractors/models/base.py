@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_attractors.contracts import awaits_length, class_names_of, phases_of, watched_metric
@@ -31,6 +32,10 @@ class OptimizationSettings(FurtherOptimizationSettings, total=False):
 
     optimizer: OptimizerCallable
 
+
+_SHARDING = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
+# Why those that shard weights are refused.
+WHOLE = "must be one as ddp: attractors, constraints and certificates are of whole matrices, in every process"
 
 OPTIMIZATION_SETTINGS = list(OptimizationSettings.__annotations__)
 
@@ -75,6 +80,8 @@ class Classifier(MeasuredModule):
         valid = ["32-true", "64-true", "16-mixed", "bf16-mixed", *self.half_precisions]
         works = not precision.endswith("16-true") or precision in valid
         require(works, "trainer.precision", precision, f"must be one of {valid} for {type(self).__name__}")
+        strategy = self.trainer.strategy
+        require(not isinstance(strategy, _SHARDING), "trainer.strategy", type(strategy).__name__, WHOLE)
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" or not self.class_names:
             self.class_names = class_names_of(datamodule) or self.class_names
