@@ -18,7 +18,6 @@ from lightning_attractors.cli.usage import class_at
 from lightning_attractors.contracts import linked_of
 from lightning_attractors.errors import require
 from lightning_attractors.models import AttractorClassifier, Classifier
-from lightning_attractors.models.base import WHOLE
 
 EPOCHS = 20  # of a training that nothing else ends; Lightning's own default is 1000
 _ATTRACTOR_CALLBACKS = ("StabilityCertificate", "AttractorPictures")
@@ -50,20 +49,13 @@ def check_settings(config: Namespace) -> None:
     for name, (fits_one, valid) in _OF_TRAINER.items():
         value = trainer.get(name)
         require(value is None or fits_one(value), f"trainer.{name}", value, valid)
-    _check_strategy(str(trainer.strategy), config)
+    forks = any(word in str(trainer.strategy) for word in ("fork", "spawn", "notebook"))
+    valid = "must be one as ddp: what forked processes train or measure is not known to what comes after them"
+    require(not forks, "trainer.strategy", trainer.strategy, valid)
     barebones = bool(trainer.get("barebones"))
     require(not barebones, "trainer.barebones", True, "must be false: a run has a logger and checkpoints")
     valid = "must be at least 0, or -1 for no limit"
     require((trainer.get("max_epochs") or 0) >= -1, "trainer.max_epochs", trainer.get("max_epochs"), valid)
-
-
-def _check_strategy(strategy: str, config: Namespace) -> None:
-    forks = any(word in strategy.lower() for word in ("fork", "spawn", "notebook"))
-    valid = "must be one as ddp: what forked processes train or measure is not known to what comes after them"
-    require(not forks, "trainer.strategy", strategy, valid)
-    shards = any(word in strategy.lower() for word in ("fsdp", "deepspeed", "modelparallel"))
-    ours = config.get("model") is not None and issubclass(class_at(config.model.class_path), Classifier)
-    require(not (shards and ours), "trainer.strategy", strategy, WHOLE)
 
 
 def limit_epochs(trainer: Namespace) -> bool:

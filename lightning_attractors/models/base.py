@@ -33,10 +33,6 @@ class OptimizationSettings(FurtherOptimizationSettings, total=False):
     optimizer: OptimizerCallable
 
 
-_SHARDING = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
-# Why those that shard weights are refused.
-WHOLE = "must be one as ddp: attractors, constraints and certificates are of whole matrices, in every process"
-
 OPTIMIZATION_SETTINGS = list(OptimizationSettings.__annotations__)
 
 
@@ -77,11 +73,13 @@ class Classifier(MeasuredModule):
 
     def setup(self, stage: str) -> None:
         precision = str(self.trainer.precision)
-        valid = ["32-true", "64-true", "16-mixed", "bf16-mixed", *self.half_precisions]
-        works = not precision.endswith("16-true") or precision in valid
-        require(works, "trainer.precision", precision, f"must be one of {valid} for {type(self).__name__}")
+        known = ["32-true", "64-true", "16-mixed", "bf16-mixed", *self.half_precisions]
+        works = not precision.endswith("16-true") or precision in known
+        require(works, "trainer.precision", precision, f"must be one of {known} for {type(self).__name__}")
         strategy = self.trainer.strategy
-        require(not isinstance(strategy, _SHARDING), "trainer.strategy", type(strategy).__name__, WHOLE)
+        shards = isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy)
+        valid = "must be one as ddp: attractors, constraints and certificates are of whole matrices"
+        require(not shards, "trainer.strategy", type(strategy).__name__, valid)
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" or not self.class_names:
             self.class_names = class_names_of(datamodule) or self.class_names
