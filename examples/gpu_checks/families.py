@@ -54,7 +54,7 @@ FAMILIES: dict[str, Callable[[], L.LightningModule]] = {
     "SANODE, Runge-Kutta": _family(SANODE, steps=5, integrator="rk4"),
     "CVFR": _family(CVFR, steps=20),
     "CVFR, noise": _family(CVFR, steps=20, sigma=0.1),
-    "FieldClassifier": _family(partial(FieldClassifier, Wells()), steps=10),
+    "FieldClassifier": _family(lambda **settings: FieldClassifier(Wells(), steps=10, **settings)),
     "KrotovHopfield": _family(KrotovHopfield, **_FILTERS),
     "BackpropCNN": _family(BackpropCNN, **_FILTERS),
     "NMODE": _family(NMODE, width=16),
