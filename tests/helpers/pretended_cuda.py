@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torchmetrics import Metric
+from torchmetrics.aggregation import BaseAggregator
 
 from lightning_attractors.certificates import guards
 
@@ -31,6 +32,9 @@ def pretended_cuda(monkeypatch):
     monkeypatch.setattr(guards, "_python_dispatch", SimpleNamespace(**unseen))
     monkeypatch.setattr(guards, "_PLAIN_TENSORS", (*guards._PLAIN_TENSORS, FakeTensor))
     monkeypatch.setattr(torch.autograd, "grad", lambda outputs, inputs, **_: (torch.zeros_like(inputs),))
+    # torchmetrics looks for nan in what it averages
+    averaged = BaseAggregator, "_cast_and_nan_check_input", lambda _, x, weight: (x, weight)
+    monkeypatch.setattr(*averaged)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield asked
 

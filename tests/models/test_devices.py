@@ -49,6 +49,11 @@ def test_steps_and_logits_are_of_one_device(name, built, monkeypatch):
         assert loss.device == CUDA
         model.constrain_()
         assert model.eval()(images).device == CUDA
+        model.validation_step((images, labels), 0)
+        if name != "NMODE, intervals":  # whose certificates are read
+            model.test_step((images, labels), 0)
+        counted = model.val_metrics.get_submodule("accuracy")
+        assert {value.device for value in counted.metric_state.values()} == {CUDA}
     assert set(asked) <= {"cuda"}
 
 
