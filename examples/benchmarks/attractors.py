@@ -19,7 +19,7 @@ def training_step(model: AttractorClassifier, dtype: torch.dtype, images: Tensor
     optimizer = torch.optim.Adam(model.parameters())
 
     def step() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             states = model.final_state(images)
         loss = (states - model.attractors[labels]).square().sum(dim=1).mean()
         optimizer.zero_grad()
@@ -29,12 +29,14 @@ def training_step(model: AttractorClassifier, dtype: torch.dtype, images: Tensor
     return step
 
 
-def bare_products(coupling: str, dtype: torch.dtype, euler_steps: int = EULER_STEPS) -> Run:
+def bare_products(
+    coupling: str, dtype: torch.dtype, euler_steps: int = EULER_STEPS, device: torch.device | None = None
+) -> Run:
     """The matrix products of a training step and nothing else; for the spectral coupling its solve too."""
-    states, adjoints = torch.rand(BATCH, NODES, dtype=dtype), torch.rand(BATCH, NODES, dtype=dtype)
-    matrix = torch.rand(NODES, NODES, dtype=dtype)
-    modes = torch.linalg.qr(torch.randn(NODES, NODES)).Q.requires_grad_()
-    values = torch.randn(NODES)
+    states, adjoints = torch.rand(2, BATCH, NODES, dtype=dtype, device=device)
+    matrix = torch.rand(NODES, NODES, dtype=dtype, device=device)
+    modes = torch.linalg.qr(torch.randn(NODES, NODES, device=device)).Q.requires_grad_()
+    values = torch.randn(NODES, device=device)
 
     def run() -> None:
         if coupling == "spectral":

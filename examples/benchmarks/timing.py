@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -42,12 +43,16 @@ def report(table: Table, *notes: str) -> None:
         console.print(note, highlight=False)
 
 
+def product_rate(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.device) -> float:
+    """Operations per second of products of that shape, forward and both backward."""
+    return 3 * 2 * math.prod(shape) / product_seconds(dtype, shape, device)
+
+
 def processor() -> str:
     """Name, threads, and the rates of its matrix products in float32 and bfloat16."""
     cpu = torch.device("cpu")
-    operations = 3 * 2 * _PRODUCT[0] * _PRODUCT[1] * _PRODUCT[2]
     rates = [
-        f"{operations / product_seconds(dtype, _PRODUCT, cpu) / 1e9:.0f} GFLOP/s in {name}"
+        f"{product_rate(dtype, _PRODUCT, cpu) / 1e9:.0f} GFLOP/s in {name}"
         for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16"))
     ]
     threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"

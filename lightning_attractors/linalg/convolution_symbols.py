@@ -57,12 +57,14 @@ def symbols(weight: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 def half_symbols(weight: Tensor, grid: Grid) -> Tensor:
     """The same at the frequencies of a grid, without those that have the conjugate one of another."""
-    return _transformed(weight, _half_plane(grid, weight.shape[-1]))
+    kind = weight.dtype.to_complex(), weight.device
+    return _transformed(weight, _half_plane(grid, weight.shape[-1], *kind))
 
 
 @functools.lru_cache(maxsize=64)
-def _half_plane(grid: Grid, size: int) -> Tensor:
-    return _plane(grid[0].half(), grid[1].all(), size)
+def _half_plane(grid: Grid, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # kept where it is used: a copy to the device would be waited for in every step of an optimiser
+    return _plane(grid[0].half(), grid[1].all(), size).to(device, dtype)
 
 
 def _plane(first: Tensor, second: Tensor, size: int) -> Tensor:

@@ -46,9 +46,12 @@ def _step(wide: Tensor) -> tuple[Tensor, float]:
         gram.addmm_(part, part.mT)
     longest = min(columns, _CHUNK) + math.ceil(columns / _CHUNK)
     underflow = rows * columns * torch.finfo(wide.dtype).tiny
-    frobenius = math.sqrt(float(gram.diagonal().sum(dtype=torch.float64)) + underflow) * (1 + 1e-3)
+    # read together, since a device is waited for every time
+    ends = gram.diagonal().sum(dtype=torch.float64), largest_eigenvalues(gram[None])[1][0]
+    squared, largest_squared = torch.stack(ends).tolist()
+    frobenius = math.sqrt(squared + underflow) * (1 + 1e-3)
     gram_error = _gamma(longest, wide.dtype) * frobenius**2 + underflow
-    norm = math.sqrt(float(largest_eigenvalues(gram[None])[1]) + gram_error)
+    norm = math.sqrt(largest_squared + gram_error)
     if norm > 2:  # products of the Gram matrix come closer
         norm = math.sqrt(float(gram_bounds(gram[None], _LOOSENESS)) + gram_error)
     if not norm <= 2:

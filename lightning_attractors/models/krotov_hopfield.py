@@ -188,7 +188,7 @@ class KrotovHopfield(ConvolutionalClassifier):
             for update in updates:
                 total = self.trainer.strategy.reduce(update, reduce_op="sum")
                 self.conv.weight.add_(normalized_update(total), alpha=rate)
-        self.log("filters/learning_rate", rate)
+        self.log("filters/learning_rate", self.on_device(rate))
         return self.conv.weight.abs().max()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:

@@ -74,6 +74,10 @@ class MeasuredModule(L.LightningModule):
         """Have the epoch's end look at logits (B, K) of an evaluation."""
         self.evaluation_check.update(logits=logits)
 
+    def on_device(self, number: float) -> Tensor:
+        """A scalar to log, filled in where the module is: ``log`` copies a number, and waits for the copy."""
+        return torch.full((), number, device=self.device)
+
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Logits of a batch of images, or of images with labels."""
         images: Tensor = batch[0] if isinstance(batch, tuple | list) else batch

@@ -161,7 +161,7 @@ class NMODE(BackboneClassifier, CrossEntropyClassifier):
         if self.intervals is not None:
             batches = self.trainer.num_training_batches
             epsilon, kappa = self.intervals.schedule(self.current_epoch + batch_idx / batches)
-            self.log("train/epsilon", epsilon)
+            self.log("train/epsilon", self.on_device(epsilon))
             return self.interval_loss(images, labels, epsilon, kappa)
         return functional.cross_entropy(self(images), labels, label_smoothing=self.label_smoothing)
 

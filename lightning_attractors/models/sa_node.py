@@ -136,10 +136,11 @@ class SANODE(AttractorClassifier):
         the bound is kept as the slowest decay rate. With Δt ≥ 2/(8a²|γ|), where the wells alone are unstable
         under Euler, there is no such disc and nothing is changed.
         """
-        bound, radius = self.eigenvalue_bound, 1 / (self.dt * self.beta)
-        center, radius = bound - radius, radius - (1 - _BOUND_SHARE) * bound
-        if abs(center) < radius:
-            self.coupling.constrain_(center, radius)
+        bound = 8 * self.a**2 / self.beta * self.gamma.detach().float().abs()  # not read, which waits
+        low, high = (2 - _BOUND_SHARE) * bound - 2 / (self.dt * self.beta), _BOUND_SHARE * bound
+        exists = (low < 0) & (high > 0)
+        infinity = torch.full_like(bound, torch.inf)
+        self.coupling.constrain_(torch.where(exists, low, -infinity), torch.where(exists, high, infinity))
 
     @torch.no_grad()
     def invert(self, final: Tensor, time: float, dt: float = 1e-3) -> Tensor:

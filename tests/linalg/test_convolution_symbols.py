@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lightning_attractors.linalg.convolution_symbols import Frequencies, half_symbols, symbols
+from lightning_attractors.linalg.convolution_symbols import (
+    Frequencies,
+    _half_plane,
+    half_symbols,
+    symbols,
+)
 
 
 def test_a_symbol_is_what_a_convolution_does_to_a_plane_wave():
@@ -29,3 +34,11 @@ def test_half_of_the_frequencies_have_all_the_norms(points, twist):
     half = half_symbols(weight, (frequencies, frequencies))
     norms = [set(torch.linalg.matrix_norm(part, 2).mul(1e9).round().tolist()) for part in (whole, half)]
     assert norms[0] == norms[1]
+
+
+def test_waves_are_made_once_for_a_device_and_kept_there():
+    grid, weight = (Frequencies(4), Frequencies(6)), torch.randn(3, 2, 3, 3, device="meta")
+    _half_plane.cache_clear()
+    assert all(half_symbols(weight, grid).device == weight.device for _ in range(2))
+    assert half_symbols(weight.double(), grid).dtype == torch.complex128
+    assert (_half_plane.cache_info().misses, _half_plane.cache_info().hits) == (2, 1)

@@ -80,6 +80,17 @@ def test_keep_stable_makes_flow_and_euler_map_stable(coupling, factor):
         assert step.abs().max() < 1 - 1e-4
 
 
+@pytest.mark.parametrize("coupling", ["spectral", "projected"])
+def test_keep_stable_changes_nothing_where_the_wells_alone_are_unstable(coupling):
+    model = make(coupling=coupling, dt=3.0)  # 2/(8a²|γ|) is 2.5
+    with torch.no_grad():
+        for parameter in model.coupling.parameters():
+            parameter.mul_(200)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.keep_stable_()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_two_classes_fit_on_an_even_number_of_pixels():
     assert SANODE(2, (1, 28, 28)).attractors.shape == (2, 784)
 

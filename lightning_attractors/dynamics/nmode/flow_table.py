@@ -149,7 +149,7 @@ class _Reduction:
         self.reach = (taylor.shape[1] - 1) // 2 * spacing
         # Added to node/reach and taken away again, it rounds that to a node.
         self.rounder = 1.5 * 2**23 * spacing / self.reach
-        self.rounder_tensor = torch.tensor(self.rounder, device=taylor.device)
+        self.rounder_tensor = taylor.new_full((), self.rounder)  # filled there: a copy would be waited for
 
     def is_needed(self, gamma: Tensor) -> bool:
         """Whether γ goes beyond the table; on an accelerator it is cheaper not to ask."""

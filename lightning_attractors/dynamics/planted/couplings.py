@@ -78,12 +78,14 @@ class Coupling(nn.Module, ABC):
         """All N eigenvalues of A, complex128, the K planted ones included."""
 
     @abstractmethod
-    def constrain_(self, center: float, radius: float) -> None:
+    def constrain_(self, low: Tensor, high: Tensor) -> None:
         """Bring every trained eigenvalue into a disc of the complex plane that holds 0, in place.
 
+        Tensors on the device of the coupling, so that nothing waits for their values.
+
         Args:
-            center: centre of the disc, real, with |center| < radius.
-            radius: radius of the disc.
+            low: where the disc begins on the real axis, a scalar below 0; −∞, with ``high`` = ∞, for no disc.
+            high: where it ends, a scalar above 0.
         """
 
 
@@ -116,15 +118,17 @@ class SpectralCoupling(Coupling):
         basis, planted = self.planted_frame()
         modes = torch.cat([basis, self.eigenvectors], dim=1)
         image = torch.cat([planted, self.eigenvectors * self.trained_eigenvalues], dim=1)
-        return torch.linalg.solve(modes, image, left=False)
+        # solve() would wait for the device, to see whether Φ is singular: then A is not finite, nor the loss
+        coupling: Tensor = torch.linalg.solve_ex(modes, image, left=False)[0]
+        return coupling
 
     @torch.no_grad()
     def eigenvalues(self) -> Tensor:
         return torch.cat([self.planted_eigenvalues, self.trained_eigenvalues]).to(torch.complex128)
 
     @torch.no_grad()
-    def constrain_(self, center: float, radius: float) -> None:
-        self.trained_eigenvalues.clamp_(center - radius, center + radius)
+    def constrain_(self, low: Tensor, high: Tensor) -> None:
+        self.trained_eigenvalues.clamp_(low, high)
 
 
 class ProjectedCoupling(Coupling):
@@ -170,7 +174,9 @@ class ProjectedCoupling(Coupling):
         return torch.linalg.eigvals(self.matrix().double())
 
     @torch.no_grad()
-    def constrain_(self, center: float, radius: float) -> None:
+    def constrain_(self, low: Tensor, high: Tensor) -> None:
+        low, high = low.double(), high.double()
+        center, radius = (low + high) / 2, (high - low) / 2
         basis = self.planted_basis()
         # M (I − P): its planted eigenvalues are 0, which the disc holds, its others are those of A.
         trained = torch.addmm(self.weight, self.weight @ basis, basis.T, alpha=-1)

@@ -14,10 +14,7 @@ from lightning_attractors.dynamics.nmode import FlowMap, flow_series
 from lightning_attractors.errors import NonFiniteError, SettingError
 
 DECAYS, TIMES = (1.05, 1.1, 1.5, 2.0, 3.0, 10.0), (0.05, 1.0, 5.0, 20.0)
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
 def reference(gamma, decay, time):

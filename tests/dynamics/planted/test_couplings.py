@@ -99,6 +99,10 @@ def test_projected_matrix_differs_from_m_only_on_the_planted_span():
     torch.testing.assert_close(coupling.matrix() @ vector, coupling.weight @ free)
 
 
+def disc(center, radius):
+    return torch.tensor(center - radius), torch.tensor(center + radius)
+
+
 @pytest.mark.parametrize(("center", "radius"), [(-3.0, 5.0), (0.5, 2.0)])
 def test_constrain_brings_every_eigenvalue_into_the_disc(coupling, center, radius):
     with torch.no_grad():
@@ -106,7 +110,7 @@ def test_constrain_brings_every_eigenvalue_into_the_disc(coupling, center, radiu
             parameter.mul_(-3)
     before = coupling.eigenvalues()
     assert (before - center).abs().max() > radius + 1
-    coupling.constrain_(center, radius)
+    coupling.constrain_(*disc(center, radius))
     distances = (coupling.eigenvalues() - center).abs()
     assert distances.max() == pytest.approx(radius)
 
@@ -114,18 +118,19 @@ def test_constrain_brings_every_eigenvalue_into_the_disc(coupling, center, radiu
 @pytest.mark.parametrize("name", ["spectral", "projected"])
 def test_constrain_looks_at_trained_eigenvalues_only(name):
     coupling = perturbed(name, SHARED)
-    coupling.constrain_(-1.0, 2.0)  # the planted 7 lies outside
+    coupling.constrain_(*disc(-1.0, 2.0))  # the planted 7 lies outside
     before = coupling.matrix().detach().clone()
     trained = coupling.eigenvalues()
     trained = trained[(trained - 7).abs() > 1e-6]
     assert (trained + 1).abs().max() == pytest.approx(2.0)
-    coupling.constrain_(-1.0, 2.0)
+    coupling.constrain_(*disc(-1.0, 2.0))
     torch.testing.assert_close(coupling.matrix(), before)
 
 
 def test_constrain_leaves_a_coupling_inside_the_disc_alone(coupling):
     before = {name: value.clone() for name, value in coupling.state_dict().items()}
-    coupling.constrain_(0.0, float(coupling.eigenvalues().abs().max()) + 1.0)
+    coupling.constrain_(*disc(0.0, float(coupling.eigenvalues().abs().max()) + 1.0))
+    coupling.constrain_(*disc(0.0, torch.inf))
     assert all(torch.equal(value, before[name]) for name, value in coupling.state_dict().items())
 
 

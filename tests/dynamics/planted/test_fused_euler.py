@@ -173,3 +173,25 @@ def test_buffers_are_reused_once_their_graph_is_gone(monkeypatch):
     assert histories == [(13, 4, 11), *[(12, 4, 11)] * 3]  # states; s(x), noise and adjoints of 12 steps
     problem.fused(*problem.inputs).sum().backward()
     assert len(histories) == 4
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", ["double well", "firing rate"])
+def test_a_device_gives_what_the_cpu_gives(kind):
+    problem = Problem(kind, bound=0.8, dtype=torch.float32)
+    there = [value.detach().cuda().requires_grad_() for value in problem.inputs]
+    for inputs in (problem.inputs, there):
+        problem.fused(*inputs).square().sum().backward()
+    for one, other in zip(there, problem.inputs, strict=True):
+        torch.testing.assert_close(one.grad.cpu(), other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.cuda
+def test_noise_is_drawn_on_the_device():
+    attractors = torch.rand(3, 9, device="cuda")
+    draws = []
+    for _ in range(2):
+        noise = DampedNoise(attractors, 0.4, keyed_generator(attractors.device, 3), 1.0)
+        field = FiringRateField(torch.eye(9, device="cuda"), HillGain(0.1))
+        draws.append(integrate_fused(field, 2 * attractors, DT, 12, None, noise))
+    assert torch.equal(*draws)

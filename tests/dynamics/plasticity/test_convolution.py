@@ -128,3 +128,11 @@ def test_a_layer_refuses_what_cannot_work():
             conv.plasticity(enough, 2, 0.1, fraction=fraction)
         with pytest.raises(SettingError, match="fraction"):
             next(conv.plasticity_by_position(enough, 2, 0.1, fraction=fraction))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("m", [2, 5])
+def test_a_device_gives_the_update_that_the_cpu_gives(m):
+    conv, images = KHConv2d(3, 25, 4, 4.0), torch.rand(40, 3, 12, 12)
+    expected = conv.plasticity(images, m, 0.1)
+    assert_agrees(conv.cuda().plasticity(images.cuda(), m, 0.1).cpu(), expected.double())
