@@ -80,7 +80,7 @@ def test_the_hand_written_backward_is_of_one_device(kind, noisy, monkeypatch):
         )
         noise = DampedNoise(there(torch.empty(3, 9)), 0.1, torch.Generator(CUDA), 1.0) if noisy else None
         step = fused_euler.fused_step_type(field)
-        plan = fused_euler._Plan(step(field, 0.1), 0.1, 4, 5.0, noise, torch.bfloat16)
+        plan = fused_euler._Plan(step(field, 0.1), 0.1, [4], 5.0, noise, torch.bfloat16)
         context = SimpleNamespace(needs_input_grad=[True] * 4)
         context.save_for_backward = lambda *saved: setattr(context, "saved_tensors", saved)
         x, parameters = there(torch.empty(6, 9)), step.parameters(field)

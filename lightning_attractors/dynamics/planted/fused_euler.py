@@ -143,7 +143,7 @@ class _History:
 
     def fly(self, x: Tensor, scaled: Tensor) -> Tensor:
         """All segments from x, of which the last one is present in the end; the final states."""
-        noise = self.plan.noise
+        noise = self.plan.noise if len(self.plan.segments) > 1 else None
         for number in range(len(self.plan.segments)):
             self.starts.append(x.clone())
             if noise is not None:
