@@ -12,6 +12,7 @@ from lightning_attractors.linalg.operator_norms import (
     quick_matrix_norm,
 )
 from lightning_attractors.linalg.orthogonalization import orthogonalize
+from lightning_attractors.linalg.power_norms import PowerNorms, active_nodes, eigenvalues_inside, power_norms
 from lightning_attractors.linalg.product_speed import (
     ProductSpeed,
     has_small_products,
@@ -24,8 +25,11 @@ __all__ = [
     "Frequencies",
     "Grid",
     "Padding",
+    "PowerNorms",
     "ProductSpeed",
+    "active_nodes",
     "convolution_norm",
+    "eigenvalues_inside",
     "gram_bounds",
     "half_symbols",
     "has_small_products",
@@ -34,6 +38,7 @@ __all__ = [
     "measure_products",
     "newton_schulz_step",
     "orthogonalize",
+    "power_norms",
     "product_dtype",
     "product_seconds",
     "products_are_exact",

@@ -1,0 +1,129 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_attractors.linalg import active_nodes, eigenvalues_inside, power_norms
+
+
+def trained_like(size, seed, decay=0.8, strength=0.55):
+    """−decay I + W of a step, W far from normal as those of trained couplings are."""
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(size, size, generator=generator, dtype=torch.float64) / math.sqrt(size)
+    return strength * random - decay * torch.eye(size, dtype=torch.float64)
+
+
+def modulus(matrix, center=0.0):
+    return float((torch.linalg.eigvals(matrix) - center).abs().max())
+
+
+@pytest.mark.parametrize("size", [50, 300, 500])
+def test_the_disc_holds_all_eigenvalues_and_is_tight(size):
+    flow = trained_like(size, size)
+    step = torch.eye(size).double() + 0.2 * flow
+    found = power_norms(step, 0.0, 1.0)
+    assert found is not None
+    true = modulus(step)
+    assert true <= found.radius
+    assert 1 - found.radius >= 0.7 * (1 - true)
+    # and the flow's, made of it
+    abscissa = float(torch.linalg.eigvals(flow).real.max())
+    disc = found.moved(-1.0, 5.0)
+    assert abscissa <= disc.center + disc.radius < 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 10**6), st.floats(0.5, 1.5), st.floats(0, 3))
+def test_what_is_not_inside_is_never_shown_to_be(size, seed, radius, skew):
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    matrix = random + skew * random.triu(1) * size**0.5
+    matrix = matrix * (radius / modulus(matrix))
+    found = power_norms(matrix, 0.0, 1.0)
+    assert found is None or radius * (1 - 1e-9) <= found.radius < 1
+    if radius > 1 + 1e-9:
+        assert found is None
+
+
+@pytest.mark.parametrize("excess", [-1e-4, -1e-12, 0.0, 1e-15, 1e-12])
+@pytest.mark.parametrize("shear", [0.0, 1e3, 1e8])
+def test_at_the_edge(excess, shear):
+    """Known to the last bit: a triangle has its diagonal as eigenvalues, 1 + excess the largest of them."""
+    matrix = torch.diag(torch.full((20,), 0.5, dtype=torch.float64))
+    matrix[0, 0], matrix[0, 1] = 1 + excess, shear
+    found = power_norms(matrix, 0.0, 1.0)
+    assert found is None or (found.radius >= float(matrix[0, 0]) and excess < 0)
+    assert excess > -1e-4 or shear > 0 or found is not None
+
+
+def test_rounding_that_hides_an_eigenvalue_outside_is_covered():
+    """Entries of size 1e9 whose products cancel: computed powers alone are off by more than the gap."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(200, 1, generator=generator, dtype=torch.float64)
+    v = torch.randn(200, 1, generator=generator, dtype=torch.float64)
+    v = v - u * (u.T @ v) / (u.T @ u)
+    found = power_norms(1e9 * u @ v.T, 0.0, 1.0)
+    assert found is None or found.radius >= modulus(1e9 * u @ v.T)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 30), st.integers(0, 10**6), st.sampled_from([0.0, 1e-6, 1e-3, 0.05]))
+def test_the_wider_disc_holds_the_eigenvalues_of_matrices_nearby(size, seed, distance):
+    step = torch.eye(size).double() + 0.2 * trained_like(size, seed)
+    step[:, : size // 3] = torch.diag(step.diagonal())[:, : size // 3]  # inert nodes
+    found = power_norms(step, 0.0, 1.0)
+    if found is None:
+        return
+    radius, growth = found.near(distance)
+    assert growth >= 1
+    left = torch.linalg.eig(step.T).eigenvectors
+    right = torch.linalg.eig(step).eigenvectors
+    # along the eigenvectors an eigenvalue moves fastest
+    for k in range(min(size, 5)):
+        change = torch.outer(left[:, k].conj(), right[:, k].conj()).real
+        change = change * distance / torch.linalg.matrix_norm(change, 2)
+        assert modulus(step + change) <= radius
+        assert modulus(step - change) <= radius
+
+
+def test_inert_nodes_are_left_out_of_the_powers_and_not_of_the_disc():
+    step = torch.eye(300).double() + 0.2 * trained_like(300, 1)
+    inert = torch.arange(300) % 2 == 0
+    step[:, inert] = torch.diag(step.diagonal())[:, inert] * 0.5
+    assert torch.equal(active_nodes(step), ~inert)
+    found = power_norms(step, 0.0, 1.0)
+    assert found is not None
+    assert found.inert is not None
+    assert modulus(step) <= found.radius
+    step[4, 4] = 0.999
+    found = power_norms(step, 0.0, 1.0)
+    assert found is None or found.radius >= 0.999
+    step[4, 4] = 1.0
+    assert power_norms(step, 0.0, 1.0) is None
+
+
+def test_powers_that_overflow_or_vanish():
+    assert power_norms(torch.full((3, 3), 1e200, dtype=torch.float64), 0.0, 1.0) is None
+    assert power_norms(torch.full((3, 3), torch.nan).double(), 0.0, 1.0) is None
+    found = power_norms(torch.ones(3, 3).double().triu(1), 0.0, 1.0)
+    assert found is not None
+    assert found.near(0.0)[0] < 1
+    tiny = power_norms(1e-160 * torch.ones(3, 3).double(), 0.0, 1.0)
+    assert tiny is not None
+    assert 3e-160 <= tiny.radius < 1e-3
+
+
+@pytest.mark.parametrize("radius", [0.5, 0.9, 0.99, 1.01, 2.0])
+@pytest.mark.parametrize("size", [20, 200])
+def test_eigenvalues_are_inside_where_they_are(size, radius):
+    matrix = trained_like(size, size)
+    values = torch.linalg.eigvals(matrix)
+    # the disc of a model's constraint: through a point right of 0, far to the left
+    right = float(values.real.max())
+    center = right + 0.1 - 8.0
+    farthest = modulus(matrix, center)
+    inside = eigenvalues_inside(matrix, center, radius * farthest)
+    assert inside == (radius > 1)
+    assert not eigenvalues_inside(torch.full((2, 2), torch.inf).double(), 0.0, 1.0)
