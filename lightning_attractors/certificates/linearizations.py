@@ -69,7 +69,8 @@ class Linearization:
         norms = self.norms
         if norms is not None:
             found = disc_of_matrices_within(norms, distance + self._rounding)
-            if norms.center + norms.radius + found.error_bound < self.moved:
+            worst = found.radius if self.moved else found.abscissa
+            if worst + found.error_bound < self.moved:
                 return found
         return self._eigenvalues.of_matrices_within(distance)
 
@@ -92,8 +93,8 @@ class Linearization:
             return None
         if self._step is not None and self._step.norms is not None:
             return self._step.norms.moved(-1.0, 1 / self._dt)
-        edge = 1.0 if self.moved else _size(self.matrix)
-        return power_norms(self.matrix, self.moved - edge, edge) if edge > 0 else None
+        radius = 1.0 if self.moved else _size(self.matrix)
+        return power_norms(self.matrix, self.moved - radius, radius) if radius > 0 else None
 
 
 class Linearizations:

@@ -12,7 +12,7 @@ from lightning_attractors.linalg.operator_norms import (
     quick_matrix_norm,
 )
 from lightning_attractors.linalg.orthogonalization import orthogonalize
-from lightning_attractors.linalg.power_norms import PowerNorms, active_nodes, eigenvalues_inside, power_norms
+from lightning_attractors.linalg.power_norms import PowerNorms, active_nodes, power_norms
 from lightning_attractors.linalg.product_speed import (
     ProductSpeed,
     has_small_products,
@@ -29,7 +29,6 @@ __all__ = [
     "ProductSpeed",
     "active_nodes",
     "convolution_norm",
-    "eigenvalues_inside",
     "gram_bounds",
     "half_symbols",
     "has_small_products",

@@ -89,15 +89,16 @@ class PowerNorms:
         return PowerNorms(factor * (self.center + shift), logs, inert, self.feed * factor)
 
 
-def power_norms(matrix: Tensor, center: float, edge: float, looseness: float = 0.1) -> PowerNorms | None:
-    """Norms of as many powers as show that all eigenvalues are nearer to a centre than ``edge``.
+def power_norms(matrix: Tensor, center: float, radius: float, looseness: float = 0.1) -> PowerNorms | None:
+    """Norms of as many powers as show that all eigenvalues are in a disc, by a smaller disc within it.
 
     Args:
         matrix: shape (N, N), float64.
         center: centre of the disc, real.
-        edge: radius to stay below, above 0.
-        looseness: by what share, about, the gap between disc and edge may be below that of the eigenvalues;
-            infinite to stop as soon as there is one, with less known of matrices nearby.
+        radius: its radius, above 0.
+        looseness: by what share, about, the gap between the two discs may be below that of the eigenvalues:
+            once for where the smaller one is and once for its size. If infinite, the first one is enough, and
+            less is known of matrices nearby.
 
     Returns:
         None where that is not shown: an eigenvalue may be outside, or too near the edge for so few powers,
@@ -105,6 +106,8 @@ def power_norms(matrix: Tensor, center: float, edge: float, looseness: float = 0
     """
     if not bool((matrix.abs() < _LARGEST).all()):
         return None
+    place = _place(matrix, center, radius, max(1 - looseness, 0.0))
+    edge, center = radius - abs(place - center), place
     active = active_nodes(matrix)
     inert, feed = None, 0.0
     if not bool(active.all()):
@@ -130,28 +133,24 @@ def power_norms(matrix: Tensor, center: float, edge: float, looseness: float = 0
     return found if found.radius < edge else None
 
 
-def eigenvalues_inside(matrix: Tensor, center: float, radius: float) -> bool:
-    """Whether norms of powers show that all eigenvalues are in a disc, or in a smaller one within it.
+def _place(matrix: Tensor, center: float, radius: float, kept: float) -> float:
+    """Where powers show soonest that the eigenvalues are in a disc: the centre of a smaller one within it.
 
-    A smaller disc about where the eigenvalues are takes fewer powers. Where they are about, which needs no
-    proof, some of Arnoldi's values and their mean say.
-
-    Args:
-        matrix: shape (N, N), float64.
-        center: centre of the disc, real.
-        radius: its radius, above 0.
+    It is between the disc's centre and the mean eigenvalue, and leaves at least the share ``kept`` of the gap
+    between eigenvalues and disc. Arnoldi's values stand in for the eigenvalues, as nothing is claimed of it.
     """
-    if not bool((matrix.abs() < _LARGEST).all()):
-        return False
     values, mean = _ritz_values(matrix), float(matrix.diagonal().mean())
 
-    def fullness(place: float) -> float:
-        left = radius - abs(place - center)
-        return float((values - place).abs().max()) / left if left > 0 else math.inf
+    def left(place: float) -> float:
+        return radius - abs(place - center)
 
-    places = [center + share / _PLACES * (mean - center) for share in range(_PLACES + 1)]
-    place = min(places, key=fullness)
-    return power_norms(matrix, place, radius - abs(place - center), math.inf) is not None
+    def farthest(place: float) -> float:
+        return float((values - place).abs().max())
+
+    gap = max(left(center) - farthest(center), 0.0)
+    places = [center + share / _PLACES * (mean - center) for share in range(1, _PLACES + 1)]
+    fit = [place for place in places if left(place) > 0 and left(place) - farthest(place) >= kept * gap]
+    return min([center, *fit], key=lambda place: farthest(place) / left(place))
 
 
 def _ritz_values(matrix: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attractors.errors import require
-from lightning_attractors.linalg import eigenvalues_inside
+from lightning_attractors.linalg import power_norms
 
 CouplingName = Literal["spectral", "projected"]
 _MOST_NODES_BY_EIGENVALUES = 1024
@@ -179,7 +180,7 @@ class ProjectedCoupling(Coupling):
         trained = torch.addmm(self.weight, self.weight @ basis, basis.T, alpha=-1)
         trained = trained.double()
         # Of many nodes a few products mostly show, in less time, that there is nothing to do.
-        if len(trained) > _MOST_NODES_BY_EIGENVALUES and eigenvalues_inside(trained, center, radius):
+        if len(trained) > _MOST_NODES_BY_EIGENVALUES and power_norms(trained, center, radius, math.inf):
             return
         values = torch.linalg.eigvals(trained)
         outside = values[(values - center).abs() > radius]
