@@ -64,6 +64,20 @@ class Linearization:
         whole[inert, inert] = rates
         return whole
 
+    def agrees(self, signs: Tensor, rows: Tensor) -> bool:
+        """Whether uᵀJ is, to rounding, the rows (U, N) for signs u (U, N)."""
+
+        def agree(first: int) -> bool:
+            error = (signs[:first] @ self.matrix - rows[:first]).abs()
+            return bool((error <= _AGREEMENT * len(self.matrix) ** 0.5 * self._terms).all())
+
+        return agree(1) and agree(len(signs))  # one is quick, and enough for most that do not
+
+    @cached_property
+    def _terms(self) -> Tensor:
+        """How large the terms of uᵀJ are, shape (N,)."""
+        return 1 + self.matrix.abs().sum(dim=0)
+
     def spectrum(self, distance: float) -> Spectrum:
         """Of every matrix within a distance, in the spectral norm, of J."""
         norms = self.norms
@@ -134,21 +148,15 @@ class Linearizations:
         signs = (2.0 * signs - 1).to(x)
         rows = _pulled_back(function, x, signs)
         for earlier in reversed(self._known):
-            if earlier.moved == moved and _agree(rows, signs @ earlier.matrix, earlier.matrix):
+            if earlier.moved == moved and earlier.agrees(signs, rows):
                 return earlier
         for earlier in [known for known in self._known if not moved and known.moved]:
-            change = signs @ earlier.matrix - signs
-            dt = float(change.square().sum() / (change * rows).sum())
-            if 0 < dt < math.inf and _agree(dt * rows, change, earlier.matrix):
+            change = signs[0] @ earlier.matrix - signs[0]
+            dt = float(change.square().sum() / (change * rows[0]).sum())
+            if 0 < dt < math.inf and earlier.agrees(signs, signs + dt * rows):
                 identity = torch.eye(len(x)).to(x)
                 return self._keep(Linearization((earlier.matrix - identity) / dt, moved, earlier, dt))
         return None
-
-
-def _agree(rows: Tensor, expected: Tensor, matrix: Tensor) -> bool:
-    """Whether uᵀJ agrees to rounding, (U, N)."""
-    allowed = _AGREEMENT * len(matrix) ** 0.5 * (1 + matrix.abs().sum(dim=0))
-    return bool(((rows - expected).abs() <= allowed).all())
 
 
 def _pulled_back(function: Map, x: Tensor, signs: Tensor) -> Tensor:
