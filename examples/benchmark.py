@@ -17,6 +17,7 @@ BENCHMARKS = {
     "sa_node": "attractors",
     "cvfr": "attractors",
     "kh": "kh",
+    "large": "large",
     "nmode": "nmode",
     "nonexpansive": "nonexpansive",
     "precision": "precision",

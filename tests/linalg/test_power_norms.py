@@ -1,4 +1,6 @@
 import math
+import operator
+from fractions import Fraction
 
 import pytest
 import torch
@@ -64,14 +66,22 @@ def test_at_the_edge(excess, shear):
     assert excess > -1e-4 or shear > 0 or found is not None
 
 
-def test_rounding_that_hides_an_eigenvalue_outside_is_covered():
-    """Entries of size 1e9 whose products cancel: computed powers alone are off by more than the gap."""
-    generator = torch.Generator().manual_seed(0)
-    u = torch.randn(200, 1, generator=generator, dtype=torch.float64)
-    v = torch.randn(200, 1, generator=generator, dtype=torch.float64)
-    v = v - u * (u.T @ v) / (u.T @ u)
-    found = power_norms(1e9 * u @ v.T, 0.0, 1.0)
-    assert found is None or bound(found) >= modulus(1e9 * u @ v.T)
+@pytest.mark.parametrize("seed", range(20))
+def test_rounding_of_powers_is_covered(seed):
+    """Against exact powers: products that cancel leave little but rounding."""
+    generator = torch.Generator().manual_seed(seed)
+    u, v = torch.randn(2, 6, 1, generator=generator, dtype=torch.float64)
+    matrix = 1e4 * u @ (v - u * (u.T @ v) / (u.T @ u)).T
+    found = power_norms(matrix, 0.0, 1.0)
+    assert found is not None
+    exact = [[Fraction(entry) for entry in row] for row in matrix.tolist()]
+    for i in range(6):
+        exact[i][i] -= Fraction(found.center)
+    for log_norm in found.log_norms[:4]:
+        largest = max(abs(entry) for row in exact for entry in row)  # at most the norm
+        assert math.log(largest) <= log_norm
+        columns = list(zip(*exact, strict=True))
+        exact = [[sum(map(operator.mul, row, column)) for column in columns] for row in exact]
 
 
 @settings(max_examples=30, deadline=None)
