@@ -2,6 +2,7 @@
 
 from lightning_attractors.linalg.autocast import product_dtype
 from lightning_attractors.linalg.convolution_symbols import Frequencies, Grid, half_symbols, symbols
+from lightning_attractors.linalg.eigenvalue_discs import PowerNorms, active_nodes, power_norms
 from lightning_attractors.linalg.gram_iteration import gram_bounds, products_are_exact
 from lightning_attractors.linalg.newton_schulz import newton_schulz_step
 from lightning_attractors.linalg.operator_norms import (
@@ -12,7 +13,6 @@ from lightning_attractors.linalg.operator_norms import (
     quick_matrix_norm,
 )
 from lightning_attractors.linalg.orthogonalization import orthogonalize
-from lightning_attractors.linalg.power_norms import PowerNorms, active_nodes, power_norms
 from lightning_attractors.linalg.product_speed import (
     ProductSpeed,
     has_small_products,
