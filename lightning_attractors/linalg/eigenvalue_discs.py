@@ -29,8 +29,8 @@ from lightning_attractors.linalg.gram_iteration import gram_bounds, product_erro
 
 # Room for what the bounds themselves lose in float64, and for underflow.
 _SLACK, _TINY = 1 + 1e-9, 1e-290
-# Squares of what is larger may overflow.
-_LARGEST = 1e100
+# Squares of what is larger may overflow, and a power of two that undoes a smaller one.
+_LARGEST, _LEAST_EXPONENT = 1e100, -1000
 _FIRST_LOOSENESS = 1.0
 _MOST_SQUARINGS = 14
 _ARNOLDI_STEPS, _PLACES = 30, 8
@@ -176,11 +176,14 @@ class _Powers:
     """S^(2^i) as a scaled matrix with a bound of its error in L2, and bounds of the norms so far."""
 
     def __init__(self, matrix: Tensor, in_spectral_norm: bool) -> None:
-        size = float(torch.linalg.matrix_norm(matrix)) * _SLACK
-        self.matrix, self.log_scale = matrix, 0.0
+        self.matrix, self.error, self.log_scale = matrix, 0.0, 0.0
+        # squares of entries, and of theirs, neither overflow nor vanish
+        self._scale(float(matrix.abs().max()))
+        size = float(torch.linalg.matrix_norm(self.matrix)) * _SLACK
         # the centre was subtracted in float64
         self.error = torch.finfo(torch.float64).eps * size
-        self.log_norms = [_log((min(size, _norm(matrix)) if in_spectral_norm else size) + self.error)]
+        norm = min(size, _norm(self.matrix)) if in_spectral_norm else size
+        self.log_norms = [_log(norm + self.error) + self.log_scale]
 
     def square(self) -> None:
         norm = _exp(self.log_norms[-1] - self.log_scale)
@@ -193,8 +196,12 @@ class _Powers:
         self.log_norms.append(
             min(_log((size + self.error) * _SLACK) + self.log_scale, 2 * self.log_norms[-1])
         )
-        if 0 < size < math.inf:  # by a power of two, which does not round
-            exponent = math.frexp(size)[1]
+        self._scale(size)
+
+    def _scale(self, size: float) -> None:
+        """Divide by about ``size``, by a power of two, which does not round."""
+        if size > 0:
+            exponent = max(math.frexp(size)[1], _LEAST_EXPONENT)
             self.matrix, self.error = self.matrix * 2.0**-exponent, self.error * 2.0**-exponent
             self.log_scale += exponent * math.log(2)
 
@@ -212,4 +219,4 @@ def _exp(logarithm: float) -> float:
 
 
 def _log(number: float) -> float:
-    return math.log(number) if number > 0 else -math.inf
+    return -math.inf if number == 0 else math.log(number)

@@ -131,6 +131,22 @@ def test_powers_that_overflow_or_vanish():
     assert 3e-160 <= bound(tiny) < 1e-3
 
 
+@pytest.mark.parametrize("exponent", [-1000, -600, -540, -300, -250, 0, 250, 300, 330])
+@pytest.mark.parametrize("looseness", [0.1, math.inf])
+def test_a_power_of_two_changes_nothing(exponent, looseness):
+    """Entries of both signs: squares that overflow would cancel to nan, and small ones would vanish."""
+    matrix, scale = trained_like(20, 0), 2.0**exponent
+    farthest = modulus(matrix)
+    assert power_norms(scale * matrix, 0.0, 0.99 * scale * farthest, looseness) is None
+    one = power_norms(matrix, 0.0, 1.1 * farthest, looseness)
+    found = power_norms(scale * matrix, 0.0, 1.1 * scale * farthest, looseness)
+    assert one is not None
+    assert found is not None
+    assert scale * farthest <= bound(found)
+    if abs(exponent) <= 300:  # further off Arnoldi's values find another place
+        assert bound(found) == pytest.approx(scale * bound(one), rel=1e-9)
+
+
 @pytest.mark.parametrize("radius", [0.5, 0.9, 0.99, 1.01, 2.0])
 @pytest.mark.parametrize("looseness", [0.1, math.inf])
 @pytest.mark.parametrize("size", [20, 200])
