@@ -154,8 +154,11 @@ def _place(matrix: Tensor, center: float, radius: float, kept: float) -> float:
 
 
 def _ritz_values(matrix: Tensor) -> Tensor:
-    """Eigenvalues in the space of the first powers on one vector (Arnoldi, 1951), complex."""
-    steps = min(_ARNOLDI_STEPS, len(matrix))
+    """Eigenvalues in the space of the first powers on one vector (Arnoldi, 1951)."""
+    steps, size = min(_ARNOLDI_STEPS, len(matrix)), matrix.abs().max()
+    if size == 0:
+        return matrix.new_zeros(1)
+    matrix = matrix / size  # what is normalized below must not be far from 1
     generator = torch.Generator().manual_seed(steps)
     start = torch.randn(len(matrix), generator=generator, dtype=torch.float64).to(matrix)
     basis = torch.nn.functional.normalize(start, dim=0)[:, None]
@@ -164,7 +167,7 @@ def _ritz_values(matrix: Tensor) -> Tensor:
         for _ in range(2):  # twice is enough to be orthogonal
             new = new - basis @ (basis.mT @ new)
         basis = torch.cat([basis, torch.nn.functional.normalize(new, dim=0)[:, None]], dim=1)
-    return torch.linalg.eigvals(basis.mT @ matrix @ basis)
+    return size * torch.linalg.eigvals(basis.mT @ matrix @ basis)
 
 
 def active_nodes(matrix: Tensor) -> Tensor:
