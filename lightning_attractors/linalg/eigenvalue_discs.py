@@ -29,6 +29,8 @@ from lightning_attractors.linalg.gram_iteration import gram_bounds, product_erro
 
 # Room for what the bounds themselves lose in float64, and for underflow.
 _SLACK, _TINY = 1 + 1e-9, 1e-290
+# Of a logarithm up to 700 and the sums that lead to it.
+_LOG_ROUNDING = 1e-11
 # Squares of what is larger may overflow, and a power of two that undoes a smaller one.
 _LARGEST, _LEAST_EXPONENT = 1e100, -1000
 _FIRST_LOOSENESS = 1.0
@@ -73,7 +75,9 @@ class PowerNorms:
         """κ at r; infinite where the sum is not known to end."""
         if not (self.inert or 0.0) < r < math.inf:
             return math.inf
-        shares = [_exp(log - 2**i * math.log(r)) for i, log in enumerate(self.log_norms)]
+        # Logarithms round, 2^i-fold: what is found is that of a slightly smaller r, hence of this one too.
+        log_r = math.log(r) - _LOG_ROUNDING
+        shares = [_exp(log - 2**i * log_r) for i, log in enumerate(self.log_norms)]
         if shares[-1] >= 1:
             return math.inf
         active = math.prod(1 + share for share in shares[:-1]) / (1 - shares[-1])

@@ -1,5 +1,6 @@
 import math
 import operator
+from decimal import Decimal
 from fractions import Fraction
 
 import pytest
@@ -144,6 +145,16 @@ def test_a_power_of_two_changes_nothing(exponent, looseness):
     assert found is not None
     assert scale * farthest <= bound(found)
     assert bound(found) == pytest.approx(scale * bound(one), rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("size", [1e-60, 1.0, 1e60])
+def test_the_growth_is_not_below_that_of_exact_logarithms(size):
+    found = power_norms(size * trained_like(12, 0), 0.0, 1.5 * size)
+    assert found is not None
+    r, growth = found.near(size * 1e-40)  # so near that all of it is the r of the norm
+    ratio = [Decimal(log) - 2**i * Decimal(r).ln() for i, log in enumerate(found.log_norms)]
+    shares = [share.exp() for share in ratio]
+    assert growth >= math.prod(1 + share for share in shares[:-1]) / (1 - shares[-1])
 
 
 @pytest.mark.parametrize("radius", [0.5, 0.9, 0.99, 1.01, 2.0])
