@@ -97,7 +97,7 @@ def power_norms(matrix: Tensor, center: float, radius: float, looseness: float =
     """Norms of as many powers as show that all eigenvalues are in a disc, by a smaller disc within it.
 
     Args:
-        matrix: shape (N, N), float64.
+        matrix: shape (N, N), real; powers are taken in float64.
         center: centre of the disc, real.
         radius: its radius, above 0.
         looseness: by what share, about, the gap between the two discs may be below that of the eigenvalues:
@@ -108,6 +108,7 @@ def power_norms(matrix: Tensor, center: float, radius: float, looseness: float =
         None where that is not shown: an eigenvalue may be outside, or too near the edge for so few powers,
         or an entry is above 1e100 or not finite.
     """
+    matrix = matrix.double()  # float32 rounds more than is allowed for here
     if not bool((matrix.abs() < _LARGEST).all()):
         return None
     place = _place(matrix, center, radius, max(1 - looseness, 0.0))

@@ -157,6 +157,11 @@ def test_the_growth_is_not_below_that_of_exact_logarithms(size):
     assert growth >= math.prod(1 + share for share in shares[:-1]) / (1 - shares[-1])
 
 
+def test_powers_of_a_float32_matrix_are_taken_in_float64():
+    matrix = trained_like(50, 0).float()
+    assert power_norms(matrix, 0.0, 1.5) == power_norms(matrix.double(), 0.0, 1.5)
+
+
 @pytest.mark.parametrize("radius", [0.5, 0.9, 0.99, 1.01, 2.0])
 @pytest.mark.parametrize("looseness", [0.1, math.inf])
 @pytest.mark.parametrize("size", [20, 200])
