@@ -15,9 +15,12 @@ from lightning_attractors.process import keep_freed_memory, share_processors
 # The files that the benchmarks are in.
 BENCHMARKS = {
     "sa_node": "attractors",
+    "scaling": "scaling",
     "cvfr": "attractors",
+    "growth": "growth",
     "kh": "kh",
     "large": "large",
+    "loader": "loader",
     "nmode": "nmode",
     "nonexpansive": "nonexpansive",
     "precision": "precision",

@@ -61,8 +61,8 @@ class PlainCNN(L.LightningModule):
 CURVE = {
     "unpack_batch": lambda batch: (batch["pixels"], batch["target"]),
     "logits_fn": lambda module, pixels: module(pixels)[0],
-    "mean": [MEAN],
-    "std": [STD],
+    "mean": MEAN,  # one number for all channels, or a list with one for each
+    "std": STD,
 }
 
 
@@ -70,8 +70,8 @@ def main(folder=Path("runs/existing_project")):
     L.seed_everything(0)
     attacks = ["fgsm_radius", "pgd_radius", "torchattacks.FGSM"]
     strengths = [0.05, 0.1, 0.15, 0.2, 0.3, 0.4]
-    # Measured in test, as fit is given no test images here.
-    curve = RobustnessCurve(attacks, strengths, after_fit=False, **CURVE)
+    # The first 550 test images: R counts from 501 confident ones on. In test, as fit is given no test images.
+    curve = RobustnessCurve(attacks, strengths, max_images=550, after_fit=False, **CURVE)
     module = PlainCNN()
     trainer = L.Trainer(
         max_epochs=3, callbacks=[curve], default_root_dir=folder, accelerator="cpu", logger=False

@@ -1,5 +1,6 @@
 """One thread per worker: the suite runs on as many workers as there are cores."""
 
+import logging
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
@@ -14,6 +15,13 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _loud(monkeypatch):
+    """What a run of the command keeps from being logged is logged again after its test."""
+    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    monkeypatch.setattr(rank_zero, "filters", [*rank_zero.filters])
 
 
 @pytest.fixture

@@ -73,6 +73,15 @@ def summarize(certificates: list[EquilibriumCertificate]) -> dict[str, Any]:
     }
 
 
+def verdict(certificates: Sequence[EquilibriumCertificate]) -> str:
+    """How many equilibria are certified stable, at least one given, and the worst figures, in words."""
+    stable = sum(certificate.stable for certificate in certificates)
+    worst = max((certificate.flow.spectrum for certificate in certificates), key=lambda flow: flow.abscissa)
+    text = f"{stable}/{len(certificates)}, worst eigenvalue {worst.abscissa:+.4g} ± {worst.error_bound:.1g}"
+    radii = [certificate.step.spectrum.radius for certificate in certificates if certificate.step is not None]
+    return f"{text}, step map radius {max(radii):.4g}" if radii else text
+
+
 def _entry(index: int, certificate: EquilibriumCertificate) -> dict[str, Any]:
     flow, step = certificate.flow, certificate.step
     entry = {

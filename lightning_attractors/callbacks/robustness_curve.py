@@ -65,11 +65,16 @@ class RobustnessCurve(Callback):
 
     Runs after ``fit``, on the best checkpoint where there is one, and in ``test``. A fit that has test images
     measures these, another its validation images, and says so in every line and file; one with neither
-    leaves it to ``trainer.test``. For every attack the run's
-    folder gets ``robustness/<attack>.csv`` (accuracies per strength), ``<attack>_radii.csv`` (one row per
-    image), ``<attack>.json`` (R and all that it depends on), ``<attack>.png`` and ``<attack>_gallery.png``;
-    the loggers get figures, scalars ``robustness/<attack>/<name>`` and these as metrics of the
-    hyper-parameters, so that TensorBoard compares runs.
+    leaves it to ``trainer.test``. For every attack the run's folder gets ``robustness/<attack>.csv``
+    (accuracies per strength), ``<attack>_radii.csv`` (one row per image), ``<attack>.json`` (R and all that
+    it depends on), ``<attack>.png`` and ``<attack>_gallery.png``; the loggers get figures, scalars
+    ``robustness/<attack>/<name>`` and these as metrics of the hyper-parameters, so that TensorBoard compares
+    runs.
+
+    The run's folder is the trainer's ``log_dir``, with Lightning's default logger
+    ``lightning_logs/version_<n>``; without a logger it is ``default_root_dir``, for all runs the same one.
+    A fit and a test by the same trainer have one folder, where the test writes over what the fit has left. A
+    new trainer has a new version: after ``fit``, that leaves both.
 
     **Two modes.** ``fgsm_radius`` and ``pgd_radius`` search for the adversarial radius ρ of every image. A
     corruption, by its name, or an attack class, by its import path, is applied at each of ``strengths``; ρ is
@@ -113,7 +118,8 @@ class RobustnessCurve(Callback):
             import path such as ``torchattacks.PGD``, or an attack of one's own, a callable ``(logits_fn,
             images, labels, strength) -> images``. Or a dict with that as ``class_path`` and, where wanted,
             ``init_args``, ``strengths``, ``strength`` (the argument that is swept, else ``eps``), ``name``.
-        strengths: of the attacks that are swept and have none of their own.
+        strengths: of the attacks that are swept and have none of their own; by default, of attacks in a norm
+            that is known, such as ``PGD("l2")``, some up to 0.3 in L∞, and to 2 in L2.
         confidence: confidence from which on a correctly classified image counts, in [0, 1].
         max_images: how many images are attacked at most, at least 1; all of them with None.
         batch_size: how many images are attacked together, at least 1.

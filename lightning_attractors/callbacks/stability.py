@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_attractors.callbacks.equilibria import (
@@ -21,7 +18,9 @@ from lightning_attractors.callbacks.equilibria import (
     finite_or_none,
     spectral_scalars,
     summarize,
+    verdict,
 )
+from lightning_attractors.callbacks.exact_twin import exact, exact_arithmetic, exact_twin
 from lightning_attractors.callbacks.output import (
     class_names,
     keep_figure,
@@ -76,9 +75,12 @@ class StabilityCertificate(Callback):
     figures of the attractor; where none can be looked for, ``traps`` says why.
 
     All numbers go to the loggers as scalars ``stability/<name>``, and to ``stability.json`` in the run's
-    folder. But for the traps, which are of the float32 numbers that run, they are computed from a float64
-    copy of the module on the CPU, outside autocast, on rank 0: they speak of the maps in exact arithmetic,
-    about whose fixed points lower precision adds its rounding.
+    folder: the trainer's ``log_dir`` or, without a logger, its ``default_root_dir``. A test by the same
+    trainer writes over what its fit has left. Both end with the verdict in a line of the log.
+
+    But for the traps, which are of the float32 numbers that run, they are computed from a float64 copy of the
+    module on the CPU, outside autocast, on rank 0: they speak of the maps in exact arithmetic, about whose
+    fixed points lower precision adds its rounding.
 
     Args:
         every_n_epochs: how often to certify while training, at least 1; the end of fit and test is always
@@ -133,6 +135,11 @@ class StabilityCertificate(Callback):
         self.gain_bounds: dict[str, float] | None = None
         self.trap_report: TrapReport | None = None
 
+    @property
+    def verdict(self) -> str:
+        """How many equilibria are certified stable, and the worst figures; empty without certificates."""
+        return verdict(self.certificates) if self.certificates else ""
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         maps, gain = self._maps(pl_module), gain_bounds_of(pl_module)
         missing = [name for name in ("equilibria", "vector_field") if maps[name] is None]
@@ -174,16 +181,23 @@ class StabilityCertificate(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.traps or self._certified_step != trainer.global_step:
             self._certify(trainer, pl_module, "fit", self.traps)
-        self._keep_spectra(trainer)
+        self._conclude(trainer, "fit")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._certify(trainer, pl_module, "test", self.traps)
-        self._keep_spectra(trainer)
+        self._conclude(trainer, "test")
 
-    def _keep_spectra(self, trainer: L.Trainer) -> None:
+    def _conclude(self, trainer: L.Trainer, stage: str) -> None:
+        """Leave the picture, and the verdict in a line."""
         folder = run_folder(trainer)
         if self.certificates is not None:  # on rank 0
             keep_figure(trainer, folder, "spectra", draw_spectra(self.certificates, class_names(trainer)))
+        found = [f"certified stable {self.verdict}"] if self.certificates else []
+        if self.gain_bounds:
+            found.append("gain bounds " + ", ".join(f"{k} {v:.4g}" for k, v in self.gain_bounds.items()))
+        found += [f"traps {self.trap_report}"] if self.trap_report else []
+        where = "" if trainer.fast_dev_run else f"  {folder / 'stability.json'}"  # type: ignore[attr-defined]
+        rank_zero_info(f"stability  {stage}  {'; '.join(found)}{where}")
 
     def _certify(
         self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str, with_traps: bool = False
@@ -228,7 +242,7 @@ class StabilityCertificate(Callback):
 
     def _report_traps(self, trainer: L.Trainer, module: L.LightningModule, report: dict[str, Any]) -> None:
         # of the very numbers that run: the float64 copy would have a coupling of its own
-        with _exact_arithmetic(module.device.type):
+        with exact_arithmetic(module.device.type):
             self.trap_report = look_for_traps(module)
         log_scalars(trainer, self.trap_report.scalars())
         self.trap_report.enter(report)
@@ -239,21 +253,21 @@ class StabilityCertificate(Callback):
         Raises:
             SettingError: if the equilibria have another shape than (K, N), or a map cannot be certified.
         """
-        with _exact_arithmetic():
+        with exact_arithmetic():
             points, field, step = self._exact_maps(module)
             return certify_equilibria(points, field, step, self.tolerance)
 
     def bound_gain(self, module: L.LightningModule) -> dict[str, float]:
         """A module's gain bounds by name; the module is not changed."""
-        with _exact_arithmetic():
-            bounds = gain_bounds_of(_exact_twin(module).eval())
+        with exact_arithmetic():
+            bounds = gain_bounds_of(exact_twin(module).eval())
             assert bounds is not None
             return {name: float(bound) for name, bound in _attempt("gain_bounds", bounds).items()}
 
     def _rehearse(self, module: L.LightningModule) -> None:
         """Try everything once, so that what cannot work is said before training."""
         if self._maps(module)["equilibria"] is not None:
-            with _exact_arithmetic():
+            with exact_arithmetic():
                 check_maps(*self._exact_maps(module))
         if gain_bounds_of(module) is not None:
             self.bound_gain(module)
@@ -262,7 +276,7 @@ class StabilityCertificate(Callback):
         self, module: L.LightningModule
     ) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor] | None]:
         """Equilibria, vector field and step map of the float64 copy."""
-        maps = self._maps(_exact_twin(module).eval())
+        maps = self._maps(exact_twin(module).eval())
         equilibria, field, step = maps["equilibria"], maps["vector_field"], maps["step_map"]
         assert equilibria is not None
         assert field is not None
@@ -271,7 +285,7 @@ class StabilityCertificate(Callback):
         fits = isinstance(points, Tensor) and points.ndim == 2 and points.numel() > 0
         valid = "must give shape (K, N), K and N at least 1"
         require(fits, "StabilityCertificate.equilibria", shape, valid)
-        return _exact(points).double(), _named("vector_field", field), step and _named("step_map", step)
+        return exact(points).double(), _named("vector_field", field), step and _named("step_map", step)
 
     def _react(self, trainer: L.Trainer, failures: list[str]) -> None:
         message = f"{'; '.join(failures)} (see stability.json)"
@@ -310,40 +324,3 @@ def _attempt(name: str, function: Callable[..., Any], *states: Tensor) -> Any:
             "torch.func: weights that are plain attributes must be parameters or buffers"
         )
         raise SettingError(f"StabilityCertificate.{name}", told, valid) from error
-
-
-@contextmanager
-def _exact_arithmetic(device: str = "cpu") -> Iterator[None]:
-    # Test loops run in inference mode, whose tensors know no derivatives.
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-        yield
-
-
-def _exact_twin(module: nn.Module) -> nn.Module:
-    """A module that computes the same in float64 on the CPU, from parameters and buffers of its own.
-
-    Unlike a deep copy it leaves the other attributes shared: a module may hold a trainer, data iterators or
-    a parser's callables, which cannot be copied. Unlike ``to`` it touches nothing else: metrics move their
-    own state, which is shared. Of a compiled module it is a copy of what was compiled.
-    """
-    compiled = module._modules.get("_orig_mod")
-    if compiled is not None:
-        return _exact_twin(compiled)
-    twin = copy.copy(module)
-    twin._parameters = {
-        name: None if value is None else nn.Parameter(_exact(value), requires_grad=False)
-        for name, value in module._parameters.items()
-    }
-    twin._buffers = {
-        name: None if value is None else _exact(value) for name, value in module._buffers.items()
-    }
-    children = module._modules.items()
-    twin._modules = {name: None if child is None else _exact_twin(child) for name, child in children}
-    if isinstance(twin, L.LightningModule):
-        twin._device = torch.device("cpu")
-    return twin
-
-
-def _exact(value: Tensor) -> Tensor:
-    dtype = torch.float64 if value.is_floating_point() else value.dtype
-    return value.detach().to("cpu", dtype, copy=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lightning_attractors.certificates.flights import MOST_NODES_OF_BLOCKS, Flight
 from lightning_attractors.certificates.margin_forms import MarginForms
-from lightning_attractors.certificates.tubes import SLACK, bend, spectral_bound, spectral_norm
+from lightning_attractors.certificates.tubes import SLACK, bend, bent_forms, spectral_bound, spectral_norm
 from lightning_attractors.dynamics.planted import Pointwise
 
 # The norm of Φ_k is off by the eighth root of the nodes at most, which the product of the ‖J_k‖ makes up for.
@@ -80,17 +80,17 @@ class PreparedFlight:
             known = self._deviation(k, radii, left, straight)
             alive &= flight.inside(center.abs() + known.reach)
             rounding = dt * flight.rounding(center.abs() + known.reach)
-            boxed, beyond = self._lost(k, known)
+            bends = [bend(h, center, known.reach) for h in (flight.reaction, flight.emission)]
+            thirds = [_third_order(h, center, known) for h in (flight.reaction, flight.emission)]
+            boxed, beyond = self._lost(k, known, bends, thirds)
             rounded = (self.adjoints[k].abs() @ rounding[:, :, None])[..., 0]
             lost = lost + boxed + rounded
             by_form = by_form + beyond + rounded.gather(1, self.forms.classes)
 
             noise = torch.linalg.vector_norm(rounding, dim=1)
-            own, emitted = (bend(h, center, known.reach) for h in (flight.reaction, flight.emission))
+            own, emitted = bends
             growth = dt * own.amax(dim=1) + self.coupling_norm * emitted.amax(dim=1)
-            (own, own_length), (emitted, emitted_length) = (
-                self._left_over(h, center, known) for h in (flight.reaction, flight.emission)
-            )
+            (own, own_length), (emitted, emitted_length) = map(self._left_over, [known] * 2, bends, thirds)
             bent = dt * own_length + self.coupling_norm * emitted_length
             box = dt * own + dt * emitted @ flight.coupling.abs().T + rounding
             left.append(
@@ -119,28 +119,30 @@ class PreparedFlight:
         lengths = [radii * self.norms[k] + length, torch.linalg.vector_norm(reach, dim=1), straight]
         return _Deviation(first, beyond, length, reach, torch.stack(lengths).amin(dim=0))
 
-    def _left_over(self, h: Pointwise, center: Tensor, known: _Deviation) -> tuple[Tensor, Tensor]:
+    def _left_over(
+        self, known: _Deviation, bent: Tensor, thirds: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Bounds of |h(c + δ) − h − h′δ|, less ½h″(Φu)² where Q has that: by node (B, N), of lengths (B,)."""
         if not self.flight.second_order:
-            bent = bend(h, center, known.reach)
             return bent * known.reach, known.length_of(bent)
-        crossed, third = _third_order(h, center, known)
+        crossed, third = thirds
         by_node = crossed * known.beyond + third * known.reach
         by_norm = crossed.amax(dim=1) * known.beyond_length + third.amax(dim=1) * known.length
         return by_node, torch.minimum(by_norm, torch.linalg.vector_norm(by_node, dim=1))
 
-    def _lost(self, k: int, known: _Deviation) -> tuple[Tensor, Tensor]:
+    def _lost(
+        self, k: int, known: _Deviation, bends: list[Tensor], thirds: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
         """Bounds of |⟨λ_{k+1}, t_k⟩|, shape (B, K), and of what of it is of third order, shape (B, C)."""
-        flight, center = self.flight, self.centers[k]
+        flight = self.flight
         adjoint = flight.dt * self.adjoints[k]
         lost, beyond = torch.zeros_like(self.gradients), torch.zeros_like(self.forms.slopes[:, :, 0])
-        for h, weights in ((flight.reaction, adjoint), (flight.emission, adjoint @ flight.coupling)):
+        weighted = ((flight.reaction, adjoint), (flight.emission, adjoint @ flight.coupling))
+        for (h, weights), bent, (crossed, third) in zip(weighted, bends, thirds, strict=True):
             if h.is_affine:
                 continue
-            bent = bend(h, center, known.reach)
             lost = lost + _inner(weights * bent[:, None], known.reach, known.length)
             few = _of_classes(weights, self.forms.classes)
-            crossed, third = _third_order(h, center, known)
             beyond = beyond + _inner(few * crossed[:, None], known.beyond, known.beyond_length)
             beyond = beyond + _inner(few * third[:, None], known.reach, known.length)
         return lost, beyond
@@ -284,18 +286,12 @@ class _Bending:
         quadratic = self.quadratic
         if not quadratic.shape[-1]:
             return self
-        # a node's Φ, times itself: what its second derivatives see
-        squared = transition[..., None] * transition[:, :, None, :]
-        total = quadratic
-        for h, matrix in ((flight.reaction, None), (flight.emission, flight.coupling)):
-            slope, half = h.derivative(center, 1), h.derivative(center, 2) / 2
-            added = slope[..., None, None] * quadratic
-            if not h.is_affine:
-                added = added + half[..., None, None] * squared
-            if matrix is not None:
-                added = (matrix @ added.flatten(2)).view_as(added)
-            total = total + flight.dt * added
-        return _Bending(total)
+        own, emitted = (
+            bent_forms(h, center, h.derivative(center, 1), quadratic, transition)
+            for h in (flight.reaction, flight.emission)
+        )
+        coupled = (flight.coupling @ emitted.flatten(2)).view_as(emitted)
+        return _Bending(quadratic + flight.dt * (own + coupled))
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Of |Q(u, u)|, ‖u‖₂ ≤ 1: node by node (B, N), and of its length (B,)."""

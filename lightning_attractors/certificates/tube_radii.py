@@ -26,7 +26,7 @@ _BEYOND = 60
 # Flights of few nodes with more steps than that are not prepared: they take products for all pairs of steps.
 _MOST_PREPARED_STEPS = 60
 
-# Tubes take ten times as long as forms, and add little where those reach this share of first order.
+# Tubes take several times as long as forms, and add little where those reach this share of first order.
 _ENOUGH = 0.5
 
 Trial = Callable[[Tensor, Tensor], Tensor]

@@ -257,10 +257,7 @@ def apply(function: Pointwise, tube: Tube, known: Spread, error: Tensor | None =
             terms.append((half.abs() * (reach + known.first), known.beyond, known.length_beyond))
             terms.append(((high - low) / 2, reach, known.length))
     if quadratic is not None:
-        quadratic = slope[:, :, None, None] * quadratic
-        if not function.is_affine:
-            bent = half[:, :, None] * tube.linear
-            quadratic.addcmul_(bent[:, :, :, None], tube.linear[:, :, None, :])
+        quadratic = bent_forms(function, c, slope, quadratic, tube.linear)
     blocks = slope[:, None, :, None] * blocks
     if terms:
         tube.remainders.add_sum(terms)
@@ -272,6 +269,15 @@ def apply(function: Pointwise, tube: Tube, known: Spread, error: Tensor | None =
         quadratic=quadratic,
         blocks=blocks,
     )
+
+
+def bent_forms(h: Pointwise, center: Tensor, slope: Tensor, quadratic: Tensor, linear: Tensor) -> Tensor:
+    """Second order of h(x), (B, N, D, D), of that and of first order Φ of x: h′Q + ½h″ Φ ⊗ Φ."""
+    bent = slope[:, :, None, None] * quadratic
+    if not h.is_affine:
+        half = h.derivative(center, 2) / 2
+        bent.addcmul_((half[:, :, None] * linear)[:, :, :, None], linear[:, :, None, :])
+    return bent
 
 
 def bend(function: Pointwise, center: Tensor, reach: Tensor) -> Tensor:

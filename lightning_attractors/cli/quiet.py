@@ -18,6 +18,7 @@ _LINES = (
     "Loading `train_dataloader` to estimate",
     "Restoring states from the checkpoint path",
     "Loaded model weights from the checkpoint",
+    "stability  fit",  # the test that follows says it of the best weights
 )
 _WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own code, on newer versions of torch

@@ -14,7 +14,7 @@ from lightning_attractors.callbacks import RobustnessCurve, StabilityCertificate
 from lightning_attractors.cli.results import FILE
 from lightning_attractors.contracts import best_weights
 from lightning_attractors.norms import NORMS
-from lightning_attractors.robustness import certified_figures, images_of, verdict, without_fit
+from lightning_attractors.robustness import attack_of, certified_figures, images_of, verdict, without_fit
 
 _METRICS = {
     "test/accuracy": "test accuracy",
@@ -46,15 +46,16 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
             table.add_row(label, f"{float(trainer.callback_metrics[key]):.4f}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StabilityCertificate) and callback.certificates:
-            table.add_row("stable attractors", _verdict(callback))
+            table.add_row("stable attractors", callback.verdict)
         if isinstance(callback, StabilityCertificate) and callback.trap_report:
             table.add_row("traps", str(callback.trap_report))
         if isinstance(callback, StabilityCertificate) and callback.gain_bounds:
             bounds = callback.gain_bounds.items()
             table.add_row("gain bounds", ", ".join(f"{name} {bound:.4g}" for name, bound in bounds))
         if isinstance(callback, RobustnessCurve):
-            for name, found in callback.results.items():
-                table.add_row(f"{name}, {images_of(found)}", f"{without_fit(found)}; {verdict(found)}")
+            for found in callback.results.values():
+                label = f"{attack_of(found)}, {images_of(found)}"
+                table.add_row(label, f"{without_fit(found)}; {verdict(found)}")
             if (proved := callback.certificate) is not None:
                 table.add_row(f"certified in {NORMS[proved['norm']]}", certified_figures(proved))
     table.add_row("training time", f"{training_seconds:.1f} s")
@@ -84,12 +85,3 @@ def print_summary(trainer: L.Trainer, folder: Path, training_seconds: float) -> 
 def _brief(path: Path) -> str:
     """The path from the present folder on, if it lies there."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _verdict(callback: StabilityCertificate) -> str:
-    certificates = callback.certificates or []
-    stable = sum(certificate.stable for certificate in certificates)
-    worst = max((certificate.flow.spectrum for certificate in certificates), key=lambda flow: flow.abscissa)
-    text = f"{stable}/{len(certificates)}, worst eigenvalue {worst.abscissa:+.4g} ± {worst.error_bound:.1g}"
-    radii = [certificate.step.spectrum.radius for certificate in certificates if certificate.step is not None]
-    return f"{text}, step map radius {max(radii):.4g}" if radii else text

@@ -60,7 +60,7 @@ class OneLineParser(LightningArgumentParser):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # a setting that is cut short would be one that there is not, later
+        # the beginning of a name is another setting as soon as one is added that begins so
         super().__init__(*args, **{"formatter_class": _ShortHelp, "allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> Any:

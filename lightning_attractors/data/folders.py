@@ -109,7 +109,7 @@ class ImageFolderDataModule(PictureDataModule):
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
         for split, dataset in self.datasets.items():
-            dataset.files = [_readable(path) for path in self.splits[split].items]
+            dataset.files = _files_of(self.splits[split])
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches of images of ``predict_root`` alone, or else the test batches.
@@ -124,8 +124,8 @@ class ImageFolderDataModule(PictureDataModule):
         valid = f"must have images ({_KINDS}); it has none"
         require(len(images) > 0, "predict_root", self.predict_root, valid)
         _note(files)
-        dataset = UnlabelledPictures(self._pictures([images]), [*map(_readable, images)])
-        return self.predict_loader_of(dataset)
+        found = self._pictures([images])
+        return self.predict_loader_of(UnlabelledPictures(found, _files_of(found)))
 
     def _pictures(self, classes: list[list[Path]]) -> Pictures:
         paths = [path for files in classes for path in files]
@@ -210,6 +210,10 @@ def _files(folder: Path) -> list[Path]:
     """All files in a folder and those below it, sorted, without hidden ones."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def _files_of(pictures: Pictures) -> list[str]:
+    return [_readable(path) for path in pictures.items]
 
 
 def _is_image(path: Path) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from enum import IntEnum
 from typing import Any, cast
 
 import torch
@@ -24,6 +23,7 @@ from lightning_attractors.dynamics.integrate import (
     states,
 )
 from lightning_attractors.dynamics.planted import CoupledField, DampedNoise, has_fused_step, integrate_fused
+from lightning_attractors.dynamics.recomputation import recomputed, segments
 from lightning_attractors.errors import SettingError, require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import TrajectoryError
@@ -34,19 +34,11 @@ from lightning_attractors.models.basin_training import BasinTraining, Flown
 from lightning_attractors.models.basins import COMPUTES_BY, certified_basins, certified_radii, traps_of, tubes
 from lightning_attractors.models.behind_backbone import BackboneClassifier
 from lightning_attractors.models.memory import require_memory
+from lightning_attractors.models.noise_stream import NoiseStream
 from lightning_attractors.models.overlaps import logit_scale, overlaps
 from lightning_attractors.random import keyed_generator
 
 _MOST_STEPS = 100_000  # minutes for every batch, and no end to them with ten times as many
-
-
-class NoiseStream(IntEnum):
-    """What noise is drawn for: streams of different purpose never coincide."""
-
-    TRAIN = 1
-    VALIDATION = 2
-    TEST = 3
-    FORWARD = 4
 
 
 class AttractorClassifier(BackboneClassifier):
@@ -68,6 +60,7 @@ class AttractorClassifier(BackboneClassifier):
         num_realisations: realisations of the noise that an evaluation averages over.
         backbone: gives features, of any shape, of a batch of images; flattens them by default.
         nodes: number of nodes N, if a linear map is to lead to them; by default each feature is a node.
+        recompute: keep every √steps-th state alone for the gradient, and compute the others again.
         basins: how to train for wide basins, if at all; then ``val/accuracy`` chooses the best checkpoint.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
@@ -102,6 +95,7 @@ class AttractorClassifier(BackboneClassifier):
         num_realisations: int = 1,
         backbone: nn.Module | None = None,
         nodes: int | None = None,
+        recompute: bool = False,
         basins: BasinTraining | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
@@ -126,6 +120,7 @@ class AttractorClassifier(BackboneClassifier):
         self.eval_steps = eval_steps or steps
         self.integrator = integrator
         self.bound = bound
+        self.recompute = recompute
         self.num_realisations = num_realisations
         self.basins = basins
         if basins is not None:
@@ -180,8 +175,12 @@ class AttractorClassifier(BackboneClassifier):
 
     def _fly(self, field: VectorField, x: Tensor, noise: DampedNoise | None, steps: int) -> Tensor:
         if self.integrator == "euler" and has_fused_step(field):
-            return integrate_fused(field, x, self.dt, steps, self.bound, noise)
-        return integrate(field, x, self.dt, steps, self._step(noise))
+            return integrate_fused(field, x, self.dt, steps, self.bound, noise, self.recompute)
+        step = self._step(noise)
+        if self.recompute and torch.is_grad_enabled():
+            generator = None if noise is None else noise.generator
+            return recomputed(lambda s, n: integrate(field, s, self.dt, n, step), x, steps, generator)
+        return integrate(field, x, self.dt, steps, step)
 
     def _states(self, images: Tensor, steps: int, noise: DampedNoise | None) -> Iterator[Tensor]:
         return states(self.field(), self.initial_state(images), self.dt, steps, self._step(noise))
@@ -234,10 +233,10 @@ class AttractorClassifier(BackboneClassifier):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = self.training_batch(batch, batch_idx)
-        if batch_idx == 0:  # every state is kept, for the gradient
-            require_memory(
-                "steps", self.steps, self.steps * len(images) * self.attractors.shape[1], images.device
-            )
+        if batch_idx == 0:  # states are kept, for the gradient
+            parts = segments(self.steps, self.recompute)
+            numbers = (len(parts) + max(parts)) * len(images) * self.attractors.shape[1]
+            require_memory("steps", self.steps, numbers, images.device)
         noise = self.noise(NoiseStream.TRAIN, self.global_step, batch_idx)
         if self.basins is None:
             loss = squared_distance(self._final_state(images, noise), self.attractors[labels])

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_attractors.contracts import awaits_length, class_names_of, phases_of, watched_metric
@@ -72,9 +73,13 @@ class Classifier(MeasuredModule):
 
     def setup(self, stage: str) -> None:
         precision = str(self.trainer.precision)
-        valid = ["32-true", "64-true", "16-mixed", "bf16-mixed", *self.half_precisions]
-        works = not precision.endswith("16-true") or precision in valid
-        require(works, "trainer.precision", precision, f"must be one of {valid} for {type(self).__name__}")
+        known = ["32-true", "64-true", "16-mixed", "bf16-mixed", *self.half_precisions]
+        works = not precision.endswith("16-true") or precision in known
+        require(works, "trainer.precision", precision, f"must be one of {known} for {type(self).__name__}")
+        strategy = self.trainer.strategy
+        shards = isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy)
+        valid = "must be one as ddp: attractors, constraints and certificates are of whole matrices"
+        require(not shards, "trainer.strategy", type(strategy).__name__, valid)
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" or not self.class_names:
             self.class_names = class_names_of(datamodule) or self.class_names

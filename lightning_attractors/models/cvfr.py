@@ -22,10 +22,11 @@ from lightning_attractors.dynamics.planted import (
 from lightning_attractors.errors import require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.metrics import DistanceAccuracy
-from lightning_attractors.models.attractor import AttractorClassifier, NoiseStream
+from lightning_attractors.models.attractor import AttractorClassifier
 from lightning_attractors.models.backbones import count_nodes
 from lightning_attractors.models.base import OptimizationSettings
 from lightning_attractors.models.basin_training import BasinTraining
+from lightning_attractors.models.noise_stream import NoiseStream
 from lightning_attractors.models.pattern_digits import Patterns
 from lightning_attractors.models.planting import coupling_scale, plant
 from lightning_attractors.random import keyed_generator
@@ -75,6 +76,8 @@ class CVFR(AttractorClassifier):
         backbone: gives features, of any shape, of a batch of images; by default they are the C·H·W pixels.
         nodes: number of nodes N; a linear map, ``embedding``, leads to them from the features. By default
             each feature is a node.
+        recompute: while training keep every √steps-th state alone, and compute the others once more for the
+            gradient: memory goes with √steps, and a step takes up to a third longer.
         basins: how to train for wide basins, if at all.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
@@ -114,6 +117,7 @@ class CVFR(AttractorClassifier):
         integrator: IntegratorName = "euler",
         backbone: nn.Module | None = None,
         nodes: int | None = None,
+        recompute: bool = False,
         basins: BasinTraining | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
@@ -154,6 +158,7 @@ class CVFR(AttractorClassifier):
             num_realisations=n_realisations if sigma > 0 and eval_noise else 1,
             backbone=backbone,
             nodes=nodes,
+            recompute=recompute,
             basins=basins,
             **optimization,
         )

@@ -59,6 +59,8 @@ class FieldClassifier(AttractorClassifier):
         backbone: gives features, of any shape, of a batch of images; by default they are the C·H·W pixels.
         nodes: number of nodes N; a linear map, ``embedding``, leads to them from the features. By default
             each feature is a node.
+        recompute: while training keep every √steps-th state alone, and compute the others once more for the
+            gradient: memory goes with √steps, and a step takes up to a third longer.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
     Attributes:
@@ -100,6 +102,7 @@ class FieldClassifier(AttractorClassifier):
         bound: float | None = None,
         backbone: nn.Module | None = None,
         nodes: int | None = None,
+        recompute: bool = False,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
         require(nodes is None or nodes >= 1, "nodes", nodes, "must be null or at least 1")
@@ -116,6 +119,7 @@ class FieldClassifier(AttractorClassifier):
             bound=bound,
             backbone=backbone,
             nodes=nodes,
+            recompute=recompute,
             **optimization,
         )
         self.save_settings("field", "backbone")

@@ -48,6 +48,8 @@ class SANODE(AttractorClassifier):
         backbone: gives features, of any shape, of a batch of images; by default they are the C·H·W pixels.
         nodes: number of nodes N; a linear map, ``embedding``, leads to them from the features. By default
             each feature is a node.
+        recompute: while training keep every √steps-th state alone, and compute the others once more for the
+            gradient: memory goes with √steps, and a step takes up to a third longer.
         basins: how to train for wide basins, if at all.
         **optimization: the settings of :class:`~lightning_attractors.models.base.Classifier`.
 
@@ -76,6 +78,7 @@ class SANODE(AttractorClassifier):
         block: int | None = None,
         backbone: nn.Module | None = None,
         nodes: int | None = None,
+        recompute: bool = False,
         basins: BasinTraining | None = None,
         **optimization: Unpack[OptimizationSettings],
     ) -> None:
@@ -97,6 +100,7 @@ class SANODE(AttractorClassifier):
             num_realisations=1,
             backbone=backbone,
             nodes=nodes,
+            recompute=recompute,
             basins=basins,
             **optimization,
         )

@@ -30,6 +30,7 @@ from lightning_attractors.robustness.files import write_report, write_result
 from lightning_attractors.robustness.findings import BrokenCertificateError, Report, Result
 from lightning_attractors.robustness.kept_votes import KeptVotes
 from lightning_attractors.robustness.lines import (
+    attack_of,
     certified_figures,
     images_of,
     result_line,
@@ -93,6 +94,7 @@ __all__ = [
     "Vote",
     "VoteMemory",
     "add_uniform",
+    "attack_of",
     "brightness",
     "certified_figures",
     "check_masking",

@@ -23,13 +23,25 @@ def advice_on_confidence(correct: Tensor, confidence: Tensor) -> str:
     return f"confidence: {half:g} would count half of the {len(sure)} correct images"
 
 
-def advice_on_fit(fit: LogisticFit, radii: Tensor, sweeps: bool) -> str:
+def more_images(others: bool, unsure: bool) -> str:
+    """How to have more images count.
+
+    Args:
+        others: whether ``max_images`` left some out.
+        unsure: whether some are classified correctly, with too little confidence to count.
+    """
+    ways = ["raise max_images"] * others + ["lower confidence"] * unsure
+    return " or ".join(ways) or "measure a split with more images"
+
+
+def advice_on_fit(fit: LogisticFit, radii: Tensor, sweeps: bool, more: str) -> str:
     """What to do where images count, but R is missing or does not count; empty if it counts.
 
     Args:
         fit: of the images that count.
         radii: ρ of these, infinite where the attack failed.
         sweeps: whether strengths were given, rather than radii searched for.
+        more: how to have more images count.
     """
     if fit.counts:
         return ""
@@ -38,6 +50,6 @@ def advice_on_fit(fit: LogisticFit, radii: Tensor, sweeps: bool) -> str:
     if withstood > 0.5:
         return f"{farther} would show where the {withstood:.0%} fall that withstood all that was tried"
     if not fit.fitted or not fit.good_fit:
-        more = "more strengths where the accuracy falls" if sweeps else "max_images, or a lower confidence"
-        return f"{more}: the curve would have more points"
-    return "it counts from 501 images on: raise max_images, or lower confidence"
+        points = "try more strengths where the accuracy falls" if sweeps else more
+        return f"{points}: the curve would have more points"
+    return f"it counts from 501 images on: {more}"

@@ -19,7 +19,7 @@ from lightning_attractors.robustness.summaries import versions
 from lightning_attractors.writing import csv_table, write_atomically
 
 
-def write_report(report: Report, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
+def write_report(report: Report, folder: str | Path, about: Mapping[str, Any] | None = None) -> list[Path]:
     """Write everything there is into a folder.
 
     Of every attack ``<attack>.csv`` (accuracies per strength), ``<attack>_radii.csv`` (one row per image),
@@ -32,12 +32,17 @@ def write_report(report: Report, folder: str | Path, about: Mapping[str, Any] | 
         folder: is made if it is not there.
         about: what else the summaries should say, of the classifier for instance; titles have its
             ``model`` and ``data``.
+
+    Returns:
+        The files, of pictures the PNG.
     """
+    written = []
     for found in [report.certificate, report.smoothed, *report.attacks.values()]:
         if found is None:
             continue
         summary = found.summary(report.settings, {**(about or {}), "versions": versions()})
-        write_result(found, Path(folder), summary, draw(found, about))
+        written += write_result(found, Path(folder), summary, draw(found, about))
+    return written
 
 
 def write_result(
@@ -45,14 +50,18 @@ def write_result(
     folder: Path,
     summary: Mapping[str, Any],
     figures: Mapping[str, Figure],
-) -> None:
-    """Write the tables, the summary and the pictures of one attack, or of a certificate."""
+) -> list[Path]:
+    """Write the tables, the summary and the pictures of one attack, or of a certificate, and give the files.
+
+    Of pictures it gives the PNG.
+    """
     contents: dict[str, str | bytes] = {f"{end}.csv": table for end, table in tables(found).items()}
     contents[".json"] = json.dumps(summary, indent=2) + "\n"
     for ending, content in contents.items():
         write_atomically(folder / f"{found.name}{ending}", content)
     for ending, figure in figures.items():
         write_figure(folder / f"{found.name}{ending}", figure)
+    return [folder / f"{found.name}{end}" for end in (*contents, *(f"{ending}.png" for ending in figures))]
 
 
 def tables(found: AttackReport | CertificateReport | SmoothedReport) -> dict[str, str]:

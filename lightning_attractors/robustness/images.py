@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -116,42 +117,58 @@ class Example:
     after: tuple[int, float]
 
 
-def rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int, most: int) -> Iterator[Batch]:
-    """So many images of some batches at most, in batches of one size, the last one excepted.
+class FirstImages:
+    """So many images of some batches at most, with their labels, on the CPU.
+
+    Attributes:
+        others: whether there are more than these; known when they have been passed over.
 
     Raises:
-        SettingError: if a batch is no pair of tensors.
+        SettingError: when they are passed over, if a batch is no pair of tensors.
     """
-    left, number, kept = most, 0, list[tuple[Tensor, Tensor]]()
+
+    def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], most: int | None) -> None:
+        self.batches, self.most = batches, most
+        self.others = False
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        left = sys.maxsize if self.most is None else self.most
+        for batch in self.batches:
+            pair = isinstance(batch, tuple | list) and [isinstance(part, Tensor) for part in batch]
+            valid = "must be pairs of images (B, C, H, W) and labels (B,)"
+            require(pair == [True, True], "batches", type(batch).__name__, valid)
+            images, labels = (part.detach().cpu() for part in batch)
+            if left:
+                yield images[:left], labels[:left].long()
+            # where the last batch ends with the last image, the next one tells
+            self.others = len(images) > left
+            if self.others:
+                return
+            left -= len(images)
+
+
+def rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[Batch]:
+    """Images and labels in batches of one size, the last one excepted."""
+    number, kept = 0, list[tuple[Tensor, Tensor]]()
     for batch in batches:
-        fits = isinstance(batch, tuple | list) and [isinstance(part, Tensor) for part in batch] == [
-            True,
-            True,
-        ]
-        require(fits, "batches", type(batch).__name__, "must be pairs of images (B, C, H, W) and labels (B,)")
-        images, labels = (part.detach().cpu()[:left] for part in batch)
-        kept.append((images, labels.long()))
-        left -= len(kept[-1][0])
-        while sum(len(part) for part, _ in kept) >= size or (left == 0 and kept):
+        kept.append(batch)
+        while sum(len(part) for part, _ in kept) >= size:
             images, labels = (torch.cat(parts) for parts in zip(*kept, strict=True))
             yield Batch(number, images[:size], labels[:size])
             number += 1
             kept = [(images[size:], labels[size:])] if len(images) > size else []
-        if left == 0:
-            return
     if kept:
         yield Batch(number, *(torch.cat(parts) for parts in zip(*kept, strict=True)))
 
 
-def warn_of_missing_classes(labels: Tensor, classes: int, most: int | None) -> None:
+def warn_of_missing_classes(labels: Tensor, classes: int) -> None:
     """Warn where the first images are of few classes, as those of folders are that are read in order.
 
     Args:
-        labels: of the images that are measured, shape (n,).
+        labels: of the images that are measured, which are not all that there are, shape (n,).
         classes: how many there are.
-        most: of how many images no more are measured; all with None.
     """
     found = len(labels.unique())
-    if found < classes and most is not None and len(labels) >= most >= classes:
+    if found < classes <= len(labels):
         text = f"the first {len(labels)} images are of {found} of {classes} classes"
         warnings.warn(f"{text}: shuffle the images once, or raise max_images", stacklevel=2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_attractors.norms import NORMS
+
 _SPLITS = {"val": "validation images", "test": "test images"}
 
 
@@ -22,6 +24,12 @@ def scalars(name: str, summary: Mapping[str, Any]) -> dict[str, float]:
 def images_of(summary: Mapping[str, Any]) -> str:
     """Whose images a summary is of: test or validation images, where it says so."""
     return _SPLITS.get(str(summary.get("split")), "images")
+
+
+def attack_of(summary: Mapping[str, Any]) -> str:
+    """An attack's name, and the norm of its strengths and radii where there is one."""
+    norm = summary.get("norm")
+    return f"{summary['attack']} in {NORMS[norm]}" if norm else str(summary["attack"])
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
@@ -54,6 +62,6 @@ def result_line(summary: Mapping[str, Any], seconds: float) -> str:
     """An attack's summary in one line, with the time that it took."""
     images = summary["images"]
     return (
-        f"robustness  {summary['attack']}  {seconds:.1f} s  {images['all']} {images_of(summary)}, "
+        f"robustness  {attack_of(summary)}  {seconds:.1f} s  {images['all']} {images_of(summary)}, "
         f"{images['counted']} count  {without_fit(summary)}  {verdict(summary)}"
     )

@@ -148,7 +148,7 @@ def fit_logistic(
     accuracies = relative_accuracy(radii.cpu(), strengths)
     found = finite[finite > 0].unique()
     if len(found) < 4:
-        return _not_fitted(len(radii), f"{len(found)} different radii above 0, needs 4 at least")
+        return _not_fitted(len(radii), _too_few(len(found)))
     x, y = strengths.numpy(), accuracies.numpy()
     scale = float(np.median(found.numpy()))
     solution = _least_squares(x / scale, y)
@@ -237,6 +237,14 @@ def _least_squares(x: Floats, y: Floats) -> tuple[tuple[float, float, float], Fl
         if error < least:
             best, least = ((float(found[0]), float(found[1]), float(found[2])), covariance), error
     return best
+
+
+def _too_few(radii: int) -> str:
+    """Why so few different radii above 0 give no fit, in words."""
+    if radii == 0:
+        return "no image that counts changed its class under the attack"
+    strengths = "one strength" if radii == 1 else f"{radii} different strengths"
+    return f"images that count changed their class at only {strengths}, and a fit needs 4"
 
 
 def _not_fitted(images: int, reason: str) -> LogisticFit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,16 +25,13 @@ from lightning_attractors.robustness.images import (
     Batch,
     CleanImages,
     Example,
+    FirstImages,
     rebatched,
     warn_of_missing_classes,
 )
 from lightning_attractors.robustness.masking import MaskingCheck, check_masking
 from lightning_attractors.robustness.randomness import seed_all, unchanged_random_numbers
-from lightning_attractors.robustness.report import (
-    CERTIFICATE,
-    AttackReport,
-    CertificateReport,
-)
+from lightning_attractors.robustness.report import CERTIFICATE, AttackReport, CertificateReport
 from lightning_attractors.robustness.settings import Certificate, MeasureSettings, Share
 from lightning_attractors.robustness.smoothed import SMOOTHED, SmoothedImages, SmoothedReport
 from lightning_attractors.robustness.smoothing import Smoothing, Vote, VoteMemory, vote
@@ -130,7 +126,8 @@ class _Measurement:
         no_certificate: why the certificate gave no radii, if it said so.
         smoothed: what is known of the smoothed classifier, if that was asked.
         channels: of the images.
-        classes: number of classes, 0 where this process has no images.
+        classes: how many there are, 0 where this process has no images.
+        others: whether there are images beyond ``max_images``.
     """
 
     logits_fn: Logits
@@ -146,6 +143,7 @@ class _Measurement:
     smoothed: SmoothedReport | None = None
     channels: int = 1
     classes: int = 0
+    others: bool = False
 
     def examine(self, batches: Iterable[tuple[Tensor, Tensor]]) -> CertificateReport | None:
         """Go over the clean images and their certificate, and the question whether gradients are masked."""
@@ -153,7 +151,8 @@ class _Measurement:
         parts = [part for own in found for part in own]
         require(len(parts) > 0, "batches", "none", "must hold at least one image")
         clean, proved = CleanImages.joined(parts), None
-        warn_of_missing_classes(clean.labels, self.classes, self.settings.max_images)
+        if self.others and self.share.rank == 0:
+            warn_of_missing_classes(clean.labels, self.classes)
         if clean.has_certificate:
             proved = CertificateReport(
                 clean,
@@ -199,6 +198,7 @@ class _Measurement:
                 self.certificate.box,
                 self.smoothed,
                 self.channels,
+                self.others,
             )
             self.tell(found)
             return found
@@ -217,11 +217,13 @@ class _Measurement:
         """This process's clean images; on rank 0 the check for masked gradients too."""
         settings = self.settings
         seed_all([settings.seed])  # loaders that shuffle serve the same images in every process
-        for batch in rebatched(batches, settings.batch_size, settings.max_images or sys.maxsize):
+        first = FirstImages(batches, settings.max_images)
+        for batch in rebatched(first, settings.batch_size):
             self.channels = batch.images.shape[1]
             if batch.number % self.share.of == self.share.rank:
                 with unchanged_random_numbers():  # what the loaders serve next is not one process's business
                     self.parts.append((batch, self._clean(batch)))
+        self.others = first.others
         if settings.masking and self.share.rank == 0 and self.parts:
             batch, clean = self.parts[0]
             rows = clean.correct.nonzero().squeeze(1)[:_MASKING_IMAGES]

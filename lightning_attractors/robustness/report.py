@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_attractors.norms import NORMS, NormName
-from lightning_attractors.robustness.advice import advice_on_confidence, advice_on_fit
+from lightning_attractors.norms import NormName
+from lightning_attractors.robustness.advice import advice_on_confidence, advice_on_fit, more_images
 from lightning_attractors.robustness.attacks import RadiusSearch, Trial, pgd_radii
 from lightning_attractors.robustness.images import AttackedImages, CleanImages, Example
 from lightning_attractors.robustness.logistic import LogisticFit, fit_logistic, relative_accuracy
@@ -120,6 +120,7 @@ class AttackReport:
         box: the ends that pixels lie between of the images that the certified radii speak of.
         smoothed: what is known of the smoothed classifier, if that was asked.
         channels: of the images, by which the usual strengths are chosen.
+        others: whether there are images beyond these, which ``max_images`` left out.
     """
 
     trial: Trial
@@ -134,6 +135,7 @@ class AttackReport:
     box: tuple[float, float] = (0.0, 1.0)
     smoothed: SmoothedReport | None = None
     channels: int = 1
+    others: bool = False
 
     @property
     def name(self) -> str:
@@ -170,16 +172,16 @@ class AttackReport:
         """What would give an R, or one that counts, in words; empty if there is one that does."""
         if self.fit is None:
             return advice_on_confidence(self.images.correct, self.images.confidence)
-        return advice_on_fit(self.fit, self.images.radii[self.counts], bool(self.images.withstood.shape[1]))
+        unsure = bool((self.images.correct & ~self.counts).any())
+        sweeps = bool(self.images.withstood.shape[1])
+        return advice_on_fit(
+            self.fit, self.images.radii[self.counts], sweeps, more_images(self.others, unsure)
+        )
 
     @property
     def strength_norm(self) -> NormName | None:
         """The norm that strengths are distances in; None where that is not known, as of corruptions."""
-        norm = str(self.trial.arguments.get("norm", "")).lower()
-        for name in NORMS:
-            if norm == name:
-                return name
-        return "linf" if isinstance(self.trial, RadiusSearch) else None
+        return self.trial.norm
 
     @property
     def accuracy_at(self) -> dict[str, float]:
@@ -242,6 +244,7 @@ class AttackReport:
             {
                 "attack": self.name,
                 "mode": "radius" if isinstance(self.trial, RadiusSearch) else "strengths",
+                "norm": self.strength_norm,
                 **self._fitted(),
                 "accuracy": float(images.correct.double().mean()),
                 "accuracy_at": self.accuracy_at,

@@ -8,6 +8,11 @@ from lightning_attractors.norms import NormName
 
 _L2 = {"36/255": 36 / 255, "0.5": 0.5}
 _GREY = {"0.1": 0.1, "0.3": 0.3}
+# A curve is fitted through four radii at least: the usual strengths, and others between and beyond.
+_SWEPT: dict[NormName, tuple[float, ...]] = {
+    "linf": (2 / 255, 4 / 255, 8 / 255, 16 / 255, 0.1, 0.2, 0.3),
+    "l2": (36 / 255, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+}
 _COLOUR = {f"{k}/255": k / 255 for k in (2, 4, 8)}
 
 
@@ -48,6 +53,16 @@ def usual_among(norm: NormName | None, channels: int, tried: Sequence[float]) ->
     found = {name: one for name, usually in usual.items() for one in ordered if abs(one - usually) < 1e-9}
     some = sorted({ordered[0], ordered[len(ordered) // 2], ordered[-1]})
     return found or {f"{one:.4g}": one for one in some}
+
+
+def default_strengths(norm: NormName | None) -> tuple[float, ...]:
+    """The strengths of an attack that was given none, the usual ones among them; none without a norm.
+
+    Example:
+        >>> [round(strength, 2) for strength in default_strengths("l2")]
+        [0.14, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
+    """
+    return () if norm is None else _SWEPT[norm]
 
 
 def _usual(norm: NormName, channels: int) -> dict[str, float]:

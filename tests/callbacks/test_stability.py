@@ -1,4 +1,5 @@
 import json
+import logging
 from unittest.mock import patch
 
 import lightning as L
@@ -62,6 +63,18 @@ def test_a_strangers_module_is_certified_through_two_callables(tmp_path):
     assert "spectral_radius" not in entry
     trainer.test(module, torch.ones(2, 2), verbose=False)  # inference mode knows no derivatives
     assert report(tmp_path)["stage"] == "test"
+
+
+@pytest.mark.parametrize(("rate", "found"), [(-1.0, "1/1, worst eigenvalue -1 ±"), (0.5, "0/1, worst")])
+def test_fit_and_test_end_with_the_verdict_in_a_line(rate, found, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    trainer = trainer_in(tmp_path, certificate(), epochs=3)
+    trainer.fit(Stranger(rate), torch.ones(2, 2))
+    trainer.test(Stranger(rate), torch.ones(2, 2), verbose=False)
+    lines = [record.message for record in caplog.records if record.message.startswith("stability  ")]
+    assert [line.split("  ")[1] for line in lines] == ["fit", "test"]
+    assert all(f"certified stable {found}" in line for line in lines)
+    assert all(line.endswith(str(tmp_path / "stability.json")) for line in lines)
 
 
 def test_the_module_is_left_as_it_was():

@@ -13,7 +13,7 @@ from lightning_attractors.cli.quiet import parameter_line
 
 LETTERS = small("sa_node_letters")
 LOGGED = r"Seed set to \d+|GPU available: .*|`Trainer\.fit` stopped: .*|Restored all states from .*"
-LOGGED += r"|nmODE: .*|(no )?feature cache: .*"
+LOGGED += r"|nmODE: .*|(no )?feature cache: .*|stability  test  certified .*"
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import RUN, on_two_processes, refused, run, small, spawn, table_of, weights
-from processes import on_processes
+from command_line import ON_TWO, RUN, on_two_processes, refused, run, small, spawn, table_of, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 LETTERS = small("sa_node_letters")
@@ -19,7 +18,8 @@ CERTIFIED = ["--trainer.callbacks", "StabilityCertificate"]
 def test_two_processes_in_mixed_precision_measure_what_one_does(capsys):
     settings = [*LETTERS, *MIXED, "--data.noise_test", 0.1, "--data.n_test", 11]
     settings += ["--model.coupling", "projected", "--model.steps", 20, "--trainer.max_epochs", 2]
-    process = on_two_processes("fit", *settings)
+    process = spawn("fit", *settings, *ON_TWO)  # by Lightning's own launcher
+    assert process.returncode == 0, process.stderr
     assert process.stdout.count("Run finished") == 1
     together = table_of(process.stdout)
     run("test", *settings, "--ckpt_path", "best")
@@ -38,11 +38,6 @@ def tags(path):
     return "train/loss" in EventAccumulator(str(path)).Reload().Tags()["scalars"]
 
 
-def on_both(folder, *arguments):
-    """The command line on two processes that cost no imports."""
-    on_processes(2, lambda: run(*arguments, "--trainer.devices", 2, "--trainer.strategy", "ddp"), folder)
-
-
 def csv_rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -52,12 +47,12 @@ def numbers(rows):
     return [float(value or "nan") for row in rows for value in row.values()]
 
 
-def test_two_processes_learn_measure_and_predict_what_one_does(tmp_path):
+def test_two_processes_learn_measure_and_predict_what_one_does():
     settings = [*small("bp_letters"), "--data.noise_train", 0, "--data.noise_test", 0.6]
     settings += ["--data.n_train", 12, "--data.n_val", 1, "--data.n_test", 11, "--data.eval_batch_size", 5]
     settings += ["--trainer.log_every_n_steps", 1, "--trainer.max_epochs", 2, "--trainer.callbacks"]
     settings += ["{class_path: RobustnessCurve, init_args: {attacks: [fgsm_radius], masking: false}}"]
-    on_both(tmp_path, "fit", *settings, "--data.batch_size", 3)
+    on_two_processes("fit", *settings, "--data.batch_size", 3)
     run("fit", *settings, "--data.batch_size", 6, "--trainer.logger.name", "alone")
     alone = Path("runs/alone/version_0")
     assert losses(RUN) == pytest.approx(losses(alone), rel=1e-5)
@@ -69,7 +64,7 @@ def test_two_processes_learn_measure_and_predict_what_one_does(tmp_path):
         numbers(csv_rows(alone / radii)), rel=1e-4, nan_ok=True
     )
     predict = ["predict", *settings, "--ckpt_path", RUN / "checkpoints/best.ckpt"]
-    on_both(tmp_path, *predict)
+    on_two_processes(*predict)
     run(*predict)
     found, expected = (csv_rows(RUN / folder / "predictions.csv") for folder in ("predict", "predict_2"))
     assert [row["index"] for row in found] == [str(index) for index in range(11)]
@@ -81,12 +76,12 @@ def test_two_processes_learn_measure_and_predict_what_one_does(tmp_path):
     assert confidence[0] == pytest.approx(confidence[1], rel=1e-6)
 
 
-def test_images_of_a_strangers_data_module_count_once(tmp_path):
+def test_images_of_a_strangers_data_module_count_once():
     settings = ["--model", "NMODE", "--model.width", 4, "--model.image_shape", "[1,6,5]"]
     settings += ["--model.num_classes", 3, "--data", "strangers.Tensors", "--data.count", 11]
     settings += ["--ckpt_path", "untrained", "--seed_everything", 0, "--trainer.accelerator", "cpu"]
     for stage in ("test", "predict"):
-        on_both(tmp_path, stage, *settings, "--trainer.logger.name", "both")
+        on_two_processes(stage, *settings, "--trainer.logger.name", "both")
         run(stage, *settings, "--trainer.logger.name", "alone")
     folders = [Path("runs") / name / "version_0" for name in ("both", "alone")]
     found, expected = (json.loads((folder / "results.json").read_text())["metrics"] for folder in folders)
@@ -121,7 +116,7 @@ def test_two_processes_train_a_nonexpansive_network_in_mixed_precision(constrain
 
 def test_a_loss_that_is_nan_on_one_rank_ends_all_with_one_line():
     process = spawn(
-        *("fit", *LETTERS, "--data.batch_size", 5, "--trainer.devices", 2, "--trainer.strategy", "ddp"),
+        *("fit", *LETTERS, "--data.batch_size", 5, *ON_TWO),
         *("--trainer.callbacks+", "accidents.PoisonAt", "--trainer.callbacks.epoch", 0),
         *("--trainer.callbacks.rank", 1),
     )

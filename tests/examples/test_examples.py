@@ -97,4 +97,7 @@ def test_an_existing_project_is_measured(printed):
     assert list(found) == ["fgsm_radius", "pgd_radius", "FGSM"]
     assert float(found["pgd_radius"]) < float(found["fgsm_radius"])
     assert float(found["fgsm_radius"]) == pytest.approx(float(found["FGSM"]), abs=0.05)
-    assert summary("existing_project/robustness/fgsm_radius.json")["accuracy"] > 0.9
+    curve = summary("existing_project/robustness/fgsm_radius.json")
+    assert curve["accuracy"] > 0.9
+    assert (curve["images"]["all"], curve["counts"]) == (550, True)
+    assert (curve["settings"]["mean"], curve["settings"]["std"]) == ([0.3], [0.25])

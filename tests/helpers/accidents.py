@@ -22,6 +22,17 @@ class KillAt(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class DiesAt(Callback):
+    """SIGKILL of one rank alone, after the first batch of an epoch."""
+
+    def __init__(self, epoch: int, rank: int) -> None:
+        self.epoch, self.rank = epoch, rank
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, trainer.global_rank) == (self.epoch, self.rank):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class PoisonAt(Callback):
     """Makes images nan in the given epoch, on one rank, after the first batch, which would be refused."""
 

@@ -1,14 +1,21 @@
 """The real command line, in this process or in others, and what its runs leave."""
 
+import contextlib
+import io
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import on_processes
 
 from lightning_attractors.__main__ import main
 
@@ -39,11 +46,27 @@ def spawn(*arguments):
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
 
 
+ON_TWO = ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
+
+
 def on_two_processes(*arguments):
-    """The command line on two processes, which end well."""
-    process = spawn(*arguments, "--trainer.devices", 2, "--trainer.strategy", "ddp")
-    assert process.returncode == 0, process.stderr
-    return process
+    """The command line on two processes, which end well, and are forked from this one to save the imports.
+
+    Gives what they print (``stdout``), and what they log and warn of (``stderr``).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        told = on_processes(2, lambda: _told(*arguments, *ON_TWO), Path(folder))
+    return SimpleNamespace(stdout="".join(out for out, _ in told), stderr="".join(err for _, err in told))
+
+
+def _told(*arguments):
+    out, err = io.StringIO(), io.StringIO()
+    for package in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{package}").addHandler(logging.StreamHandler(err))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(message, file=err)
+        run(*arguments)
+    return out.getvalue(), err.getvalue()
 
 
 def table_of(output):
@@ -103,13 +126,23 @@ def assert_equal_checkpoints(found, expected, where="checkpoint"):
         assert found == expected, where
 
 
+def _end_of(*arguments):
+    """The exit code of the command line in a process forked from this one, which saves the imports."""
+    process = os.fork()
+    if process == 0:
+        try:
+            run(*arguments)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
 def killed_and_resumed(settings, epoch):
     """The weights of a run killed at the start of an epoch and resumed: those of a run that was not."""
     run("fit", *settings, "--trainer.logger.name", "whole")
     kill = ["--trainer.callbacks+", "accidents.KillAt"]
     kill += ["--trainer.callbacks.epoch", epoch, "--trainer.callbacks.batch", 0]
-    killed = spawn("fit", *settings, *kill)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert _end_of("fit", *settings, *kill) == -signal.SIGKILL
     assert checkpoint()["epoch"] == epoch - 1
     run("fit", *settings, "--ckpt_path", "last")
     for name in ("last", "best"):

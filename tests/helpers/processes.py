@@ -23,7 +23,7 @@ def on_processes(count, work, folder):
         if process == 0:
             _work_as(rank, port, work, folder / f"found_{rank}")
         processes.append(process)
-    ends = [os.waitpid(process, 0)[1] for process in processes]
+    ends = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
     assert not any(ends), ends
     return [pickle.loads((folder / f"found_{rank}").read_bytes()) for rank in range(count)]
 

@@ -11,7 +11,7 @@ from lightning_attractors.certificates import certify_equilibria
 from lightning_attractors.data import LettersDataModule
 from lightning_attractors.dynamics.integrate import clipped, euler_maruyama, integrate
 from lightning_attractors.dynamics.planted import DampedNoise, block_patterns, damping_scale
-from lightning_attractors.models import AttractorClassifier
+from lightning_attractors.models import CVFR, SANODE, AttractorClassifier, FieldClassifier
 from lightning_attractors.random import keyed_generator
 
 
@@ -89,3 +89,33 @@ def test_its_state_stays_float32_under_autocast_and_its_products_are_bfloat16():
     assert mixed.dtype == torch.float32
     assert 0 < (mixed - exact).abs().max() < 0.05
     assert torch.autograd.gradcheck(Toy(steps=3).double(), torch.rand(2, 1, 7, 7).double().requires_grad_())
+
+
+class Wells(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.coupling = nn.Linear(49, 49)
+
+    def forward(self, x):
+        return x - x**3 + 0.1 * self.coupling(x)
+
+
+RECOMPUTED = {
+    "SANODE": lambda **settings: SANODE(5, (1, 7, 7), steps=10, **settings),
+    "noisy CVFR": lambda **settings: CVFR(5, (1, 7, 7), steps=10, sigma=0.1, **settings),
+    "Runge-Kutta": lambda **settings: SANODE(5, (1, 7, 7), steps=10, integrator="rk4", **settings),
+    "own field": lambda **settings: FieldClassifier(Wells(), 5, (1, 7, 7), steps=10, **settings),
+}
+
+
+@pytest.mark.parametrize("make", RECOMPUTED.values(), ids=RECOMPUTED)
+def test_a_training_step_that_keeps_fewer_states_has_the_same_gradients(make):
+    images, found = torch.rand(4, 1, 7, 7), []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = make(recompute=recompute)
+        assert model.hparams["recompute"] is recompute
+        loss = (model.final_state(images) - model.attractors[:4]).square().sum()
+        found.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
+    for kept, again in zip(*found, strict=True):
+        torch.testing.assert_close(again, kept, rtol=1e-4, atol=1e-5)

@@ -1,9 +1,11 @@
 """What all families do with batches: refuse those that cannot be right, and measure the others again."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
@@ -82,6 +84,13 @@ def test_logits_that_are_not_finite_are_refused_and_weights_named(tmp_path):
         model.linear.weight[0, 0] = math.nan
     message = one_line(quiet_trainer(tmp_path, []).test, NonFiniteError, model, batches())
     assert "linear.weight is not finite: load other weights" in message
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
+def test_strategies_that_shard_matrices_are_refused(model, strategy):
+    model.trainer = SimpleNamespace(precision="32-true", strategy=strategy())
+    with pytest.raises(SettingError, match=f"strategy='{strategy.__name__}': must be one as ddp: attractors"):
+        model.setup("fit")
 
 
 def test_a_checkpoint_that_is_not_finite_is_refused(tmp_path):

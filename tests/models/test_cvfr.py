@@ -14,7 +14,7 @@ from lightning_attractors.dynamics.integrate import euler_maruyama, integrate, r
 from lightning_attractors.dynamics.planted import Gain
 from lightning_attractors.errors import SettingError
 from lightning_attractors.models import CVFR
-from lightning_attractors.models.attractor import NoiseStream
+from lightning_attractors.models.noise_stream import NoiseStream
 
 NODES = 20
 # The third pattern is the first two together.

@@ -15,8 +15,10 @@ def test_a_report_is_written_whole(tmp_path):
     attacks = ["pgd_radius", "gaussian_noise"]
     model = Bright().eval()
     report = measure(model, [pictures()], attacks, [0.1, 0.3], settings, Certificate(exact))
-    write_report(report, tmp_path, {"model": "Bright"})
+    written = write_report(report, tmp_path, {"model": "Bright"})
     names = {path.name for path in tmp_path.iterdir()}
+    assert {path.name for path in written} == {name for name in names if not name.endswith(".pdf")}
+    assert {path.parent for path in written} == {tmp_path}
     assert names >= {
         f"{name}.{end}" for name in (*attacks, "certified") for end in ("csv", "json", "png", "pdf")
     }

@@ -74,10 +74,17 @@ def test_at_most_so_many_images_are_measured():
     assert report.attacks["replace_pixels"].images.index.tolist() == list(range(11))
 
 
+@pytest.mark.parametrize(("most", "others"), [(8, True), (28, True), (COUNT, False), (None, False)])
+def test_it_is_known_whether_others_were_left_out(most, others):
+    settings = replace(EVERYTHING, max_images=most)
+    report = measure(bright, batches(7), ["replace_pixels"], [0.5], settings)
+    assert report.attacks["replace_pixels"].others is others
+
+
 def test_a_report_is_printed_as_its_lines():
     report = measure(bright, batches(), ["fgsm_radius", "pgd_radius"], settings=EVERYTHING)
     first, second = str(report).splitlines()
-    assert first.startswith("robustness  fgsm_radius  ")
+    assert first.startswith("robustness  fgsm_radius in L∞  ")
     assert "30 images, 30 count" in second
 
 

@@ -3,6 +3,7 @@ import torch
 from robustness_runs import Bright, example, pictures
 
 from lightning_attractors.robustness import (
+    PGD,
     MeasureSettings,
     fit_logistic,
     measure,
@@ -40,6 +41,16 @@ def test_runs_are_compared_by_an_interval():
     assert behind(best, best) == behind(before, best) == behind({"fitted": False}, best) == ""
 
 
+def test_an_attack_is_named_with_its_norm():
+    settings = MeasureSettings(confidence=0.5, masking=False)
+    attacks = ["pgd_radius", PGD("l2", steps=2), "brightness"]
+    report = measure(Bright().eval(), [pictures()], attacks, [0.1], settings)
+    summaries = [found.summary({}, {}) for found in report.attacks.values()]
+    assert [summary["norm"] for summary in summaries] == ["linf", "l2", None]
+    lines = [line.split("  ")[1] for line in str(report).splitlines()]
+    assert lines == ["pgd_radius in L∞", "PGD in L2", "brightness"]
+
+
 def spread_out(count, reach=0.5, scale=40.0, **settings):
     """A report of FGSM on grey images, whose radii are spread evenly up to 0.25."""
     images = torch.linspace(0.25, 0.75, count).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
@@ -53,13 +64,21 @@ def spread_out(count, reach=0.5, scale=40.0, **settings):
     ("count", "settings", "advice"),
     [
         (1002, {}, ""),
-        (100, {}, "it counts from 501 images on: raise max_images, or lower confidence"),
+        (100, {}, "it counts from 501 images on: measure a split with more images"),
+        (100, {"max_images": 100}, "it counts from 501 images on: measure a split with more images"),
+        (100, {"max_images": 60}, "it counts from 501 images on: raise max_images"),
+        (100, {"confidence": 0.7}, "it counts from 501 images on: lower confidence"),
+        (
+            100,
+            {"confidence": 0.7, "max_images": 60},
+            "it counts from 501 images on: raise max_images or lower confidence",
+        ),
         (
             100,
             {"reach": 0.05},
             "a larger reach of the attack (largest, or steps) would show where the 80% fall",
         ),
-        (3, {}, "max_images, or a lower confidence"),
+        (3, {}, "measure a split with more images: the curve would have more points"),
         (
             100,
             {"confidence": 0.99, "scale": 1.0},
@@ -76,6 +95,14 @@ def test_what_would_give_an_R_is_said(count, settings, advice):
     assert found.advice in line
     assert ("correctly with a confidence" in line) == ("confidence: " in advice)
     assert ("no R: " in line) == (found.robustness is None)
+
+
+def test_why_there_is_no_R_is_said_in_words():
+    none = spread_out(100, reach=1e-4)
+    assert none.reason == "no image that counts changed its class under the attack"
+    assert none.advice.startswith("a larger reach of the attack")
+    assert none.reason in result_line(none.summary({}, {}), 1.0)
+    assert spread_out(3).reason.startswith("images that count changed their class at only ")
 
 
 def test_accuracies_are_at_the_usual_strengths_that_were_tried():

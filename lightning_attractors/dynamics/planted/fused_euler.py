@@ -12,6 +12,7 @@ passes over memory: `examples/benchmark.py` compares it with the bare matrix pro
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from lightning_attractors.dynamics.planted.fields import CoupledField
 from lightning_attractors.dynamics.planted.fused_steps import FusedStep, fused_step_type
 from lightning_attractors.dynamics.planted.noise import DampedNoise
 from lightning_attractors.dynamics.planted.workspace import Lease, Workspace
+from lightning_attractors.dynamics.recomputation import drawing_again, segments
 from lightning_attractors.linalg import product_dtype
 
 _WORKSPACE = Workspace()
@@ -36,6 +38,7 @@ def integrate_fused(
     steps: int,
     bound: float | None = None,
     noise: DampedNoise | None = None,
+    recompute: bool = False,
 ) -> Tensor:
     """State after ``steps`` Euler steps, differentiable once in x, the coupling and the field's parameters.
 
@@ -48,6 +51,7 @@ def integrate_fused(
         steps: number of steps, at least 1.
         bound: states are clamped to [−bound, bound] after every step, if given.
         noise: one realisation of the noise, if any.
+        recompute: keep every √steps-th state alone for the gradient, and take the steps between once more.
 
     Returns:
         Final states, shape (B, N).
@@ -57,7 +61,7 @@ def integrate_fused(
     """
     step_type, dtype = fused_step_type(field), product_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
-        plan = _Plan(step_type(field, dt), dt, steps, bound, noise, dtype)
+        plan = _Plan(step_type(field, dt), dt, segments(steps, recompute), bound, noise, dtype)
         if torch.is_grad_enabled():
             parameters = step_type.parameters(field)
             result: Tensor = _FusedEuler.apply(plan, x, field.coupling, *parameters)
@@ -85,7 +89,7 @@ class _Plan:
 
     step: FusedStep
     dt: float
-    steps: int
+    segments: list[int]
     bound: float | None
     noise: DampedNoise | None
     dtype: torch.dtype
@@ -114,45 +118,98 @@ class _Plan:
             torch.ops.aten.hardtanh_backward(incoming, result, -self.bound, self.bound, grad_input=out)
 
 
+class _History:
+    """What the adjoint needs of the steps: of one segment all, of the others their starts.
+
+    Of the segment that is present there are the states, s(x) in the dtype of the products, the noise ξ and
+    the distances that damp it.
+    """
+
+    def __init__(self, plan: _Plan, x: Tensor) -> None:
+        steps = max(plan.segments)
+        self.plan = plan
+        self.leases: list[Lease] = []
+        self.states = self._lend((steps + 1, *x.shape), x.dtype, x.device)
+        self.emitted = self._lend((steps, *x.shape), plan.dtype, x.device)
+        self.draws = self._lend((steps if plan.noise else 0, *x.shape), x.dtype, x.device)
+        self.distances: list[Any] = []
+        self.starts: list[Tensor] = []
+        self.randomness: list[Tensor] = []
+        self.present = -1
+
+    def _lend(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        self.leases.append(_WORKSPACE.lease(shape, dtype, device))
+        return self.leases[-1].buffer
+
+    def fly(self, x: Tensor, scaled: Tensor) -> Tensor:
+        """All segments from x, of which the last one is present in the end; the final states."""
+        noise = self.plan.noise
+        for number in range(len(self.plan.segments)):
+            self.starts.append(x.clone())
+            if noise is not None:
+                self.randomness.append(noise.generator.get_state())
+            x = self._take(number, scaled)
+        return x.clone()
+
+    def recall(self, number: int, scaled: Tensor) -> None:
+        """Take the steps of a segment once more, with the same noise, unless it is present."""
+        if number == self.present:
+            return
+        noise = self.plan.noise
+        same = nullcontext() if noise is None else drawing_again(noise.generator, self.randomness[number])
+        with same:
+            self._take(number, scaled)
+
+    def _take(self, number: int, scaled: Tensor) -> Tensor:
+        self.states[0].copy_(self.starts[number])
+        self.distances, self.present = [], number
+        steps = self.plan.segments[number]
+        for n in range(steps):
+            draw = self.draws[n] if self.plan.noise else self.draws
+            arguments = (self.states[n], self.emitted[n], draw, scaled, self.states[n + 1])
+            self.distances.append(self.plan.advance(*arguments))
+        return self.states[steps]
+
+
 class _FusedEuler(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, x: Tensor, coupling: Tensor, *parameters: Tensor) -> Tensor:
-        steps, noise = plan.steps, plan.noise
-        states = _WORKSPACE.lease((steps + 1, *x.shape), x.dtype, x.device)
-        # The products take s(x) in their own dtype; kept for the gradient of the coupling.
-        emitted = _WORKSPACE.lease((steps, *x.shape), plan.dtype, x.device)
-        draws = _WORKSPACE.lease((steps if noise else 0, *x.shape), x.dtype, x.device)
         scaled = (plan.dt * coupling).to(plan.dtype)
-        states.buffer[0].copy_(x)
-        ctx.distances = []
-        for n in range(steps):
-            draw = draws.buffer[n] if noise else draws.buffer
-            arguments = (states.buffer[n], emitted.buffer[n], draw, scaled, states.buffer[n + 1])
-            ctx.distances.append(plan.advance(*arguments))
         ctx.save_for_backward(scaled, *parameters)
-        ctx.plan, ctx.leases = plan, (states, emitted, draws)
-        return states.buffer[steps].clone()
+        ctx.plan, ctx.history = plan, _History(plan, x)
+        return ctx.history.fly(x, scaled)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
+        history: _History = ctx.history
         scaled, *parameters = ctx.saved_tensors
-        leases: tuple[Lease, Lease, Lease] = ctx.leases
-        states, emitted, draws = (lease.buffer for lease in leases)
-        adjoint_lease = _WORKSPACE.lease(tuple(emitted.shape), plan.dtype, grad.device)
-        adjoints = adjoint_lease.buffer
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
-        adjoint = torch.empty_like(grad)
-        for n in reversed(range(plan.steps)):
-            plan.pull_back_clip(grad, states[n + 1], adjoint)
-            adjoints[n].copy_(adjoint)
-            coupled = (adjoints[n] @ scaled).to(grad.dtype)
-            grad = plan.step.pull_back(states[n], adjoint, coupled, gradients)
-            if plan.noise is not None:
-                plan.noise.pull_back_(states[n], ctx.distances[n], adjoint, draws[n], plan.dt, grad)
+        lease = _WORKSPACE.lease(tuple(history.emitted.shape), plan.dtype, grad.device)
         grad_coupling = None
-        if ctx.needs_input_grad[2]:
-            outer = adjoints.flatten(0, 1).T @ emitted.flatten(0, 1)
-            grad_coupling = outer.to(grad.dtype).mul_(plan.dt)
-        return None, grad, grad_coupling, *gradients
+        for number in reversed(range(len(plan.segments))):
+            history.recall(number, scaled)
+            adjoints = lease.buffer[: plan.segments[number]]
+            grad = _pull_back(plan, history, grad, scaled, adjoints, gradients)
+            if ctx.needs_input_grad[2]:
+                emitted = history.emitted[: len(adjoints)]
+                outer = (adjoints.flatten(0, 1).T @ emitted.flatten(0, 1)).to(grad.dtype)
+                grad_coupling = outer if grad_coupling is None else grad_coupling.add_(outer)
+        return None, grad, None if grad_coupling is None else grad_coupling.mul_(plan.dt), *gradients
+
+
+def _pull_back(
+    plan: _Plan, history: _History, grad: Tensor, scaled: Tensor, adjoints: Tensor, gradients: list[Tensor]
+) -> Tensor:
+    """∂L/∂x at the start of the segment that is present, from that at its end; leaves the l of its steps."""
+    states, adjoint = history.states, torch.empty_like(grad)
+    for n in reversed(range(len(adjoints))):
+        plan.pull_back_clip(grad, states[n + 1], adjoint)
+        adjoints[n].copy_(adjoint)
+        coupled = (adjoints[n] @ scaled).to(grad.dtype)
+        grad = plan.step.pull_back(states[n], adjoint, coupled, gradients)
+        if plan.noise is not None:
+            distances = history.distances[n]
+            plan.noise.pull_back_(states[n], distances, adjoint, history.draws[n], plan.dt, grad)
+    return grad

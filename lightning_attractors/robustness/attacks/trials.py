@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_attractors.norms import NormName, distances
+from lightning_attractors.norms import NORMS, NormName, distances
 from lightning_attractors.robustness.attacks.base import Logits
 from lightning_attractors.robustness.attacks.classifier import Classifier
 from lightning_attractors.robustness.attacks.radii import AdversarialRadii
@@ -69,6 +69,11 @@ class RadiusSearch:
     strengths: tuple[float, ...] = ()
 
     @property
+    def norm(self) -> NormName:
+        """The norm that radii are in."""
+        return norm_of(self.arguments) or "linf"
+
+    @property
     def reach(self) -> float | list[float]:
         """The largest strength that is tried, or all of them where it goes up in steps."""
         largest = float(self.arguments["largest"])
@@ -115,6 +120,11 @@ class StrengthSweep:
     strengths: tuple[float, ...]
 
     @property
+    def norm(self) -> NormName | None:
+        """The norm that strengths are distances in; None where that is not known, as of corruptions."""
+        return norm_of(self.arguments)
+
+    @property
     def reach(self) -> list[float]:
         """All strengths that are tried, without their sign, as radii have none."""
         return [abs(strength) for strength in self.strengths]
@@ -154,6 +164,12 @@ class StrengthSweep:
         seed_all(key)
         with torch.inference_mode(False), torch.enable_grad():
             return self.change(classifier.logits_fn, images, labels, strength, key).detach().to(images)
+
+
+def norm_of(arguments: Mapping[str, Any]) -> NormName | None:
+    """The norm among the arguments of an attack, None where there is none that is known."""
+    given = str(arguments.get("norm", "")).lower()
+    return next((name for name in NORMS if name == given), None)
 
 
 def _within(gone: Tensor, strength: Tensor | float) -> Tensor:

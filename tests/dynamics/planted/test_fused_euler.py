@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -46,8 +48,8 @@ class Problem:
         step = step if self.bound is None else clipped(step, self.bound)
         return integrate(self.field(*parameters), x, DT, steps, step)
 
-    def fused(self, x, *parameters, steps=12):
-        return integrate_fused(self.field(*parameters), x, DT, steps, self.bound, self.noise())
+    def fused(self, x, *parameters, steps=12, recompute=False):
+        return integrate_fused(self.field(*parameters), x, DT, steps, self.bound, self.noise(), recompute)
 
 
 @pytest.fixture(params=["double well", "firing rate", "noisy", "noisy as published"])
@@ -73,6 +75,43 @@ def test_values_and_gradients_are_those_of_the_plain_integration(kind, bound, sc
 def test_gradcheck(kind):
     problem = Problem(kind)
     assert torch.autograd.gradcheck(lambda *values: problem.fused(*values, steps=4), problem.inputs)
+
+
+@pytest.mark.parametrize("steps", [1, 12, 14])  # 14 falls into parts of 2, 4, 4 and 4
+def test_steps_that_are_computed_again_give_the_same_gradients(kind, steps):
+    problem = Problem(kind, scale=1.0, bound=1.2)
+    kept = problem.fused(*problem.inputs, steps=steps)
+    again = problem.fused(*problem.inputs, steps=steps, recompute=True)
+    assert torch.equal(again, kept)
+    expected = torch.autograd.grad(kept.square().sum(), problem.inputs)
+    for _ in range(2):  # a second pass backwards finds another part of the history present
+        grads = torch.autograd.grad(again.square().sum(), problem.inputs, retain_graph=True)
+        for grad, expected_grad in zip(grads, expected, strict=True):
+            torch.testing.assert_close(grad, expected_grad)
+
+
+def test_noise_that_is_drawn_after_a_gradient_is_that_without_it():
+    problem = Problem("noisy")
+    noises = [problem.noise(), problem.noise()]
+    for noise in noises:
+        start = problem.inputs[0] if noise is noises[0] else problem.inputs[0].detach()
+        field = problem.field(*problem.inputs[1:])
+        end = integrate_fused(field, start, DT, 9, noise=noise, recompute=True)
+        if noise is noises[0]:
+            end.sum().backward()
+    assert torch.equal(*(noise.draw(torch.empty(4, 9)) for noise in noises))
+
+
+def test_memory_grows_with_the_root_of_the_steps_that_are_computed_again(monkeypatch):
+    problem, empty, numbers = Problem("firing rate", nodes=13), torch.empty, []
+
+    def counted(shape, **settings):
+        numbers.append(math.prod(shape))
+        return empty(shape, **settings)
+
+    monkeypatch.setattr(torch, "empty", counted)
+    problem.fused(*problem.inputs, steps=100, recompute=True).sum().backward()
+    assert sum(numbers) == (11 + 10 + 10) * 4 * 13  # states, s(x) and adjoints of one part of ten
 
 
 def test_noise_changes_the_outcome():

@@ -9,7 +9,7 @@ import torchattacks
 from robustness_runs import Bright, pictures
 
 from lightning_attractors.errors import SettingError
-from lightning_attractors.robustness import CORRUPTIONS, PGD, gaussian_noise, register_attack
+from lightning_attractors.robustness import CORRUPTIONS, gaussian_noise, register_attack
 from lightning_attractors.robustness.attacks import Classifier, make_attacks
 
 IMAGES, LABELS = pictures()
@@ -65,7 +65,8 @@ class Named:
         ({"class_path": Named, "init_args": {"size": 3}}, r"init_args=.*Named:.*unexpected.*'size'"),
         ({"class_path": "gaussian_noise", "init_args": {"size": 3}}, "init_args='size': is no argument of"),
         ({"class_path": "pgd_radius", "init_args": {"norm": "l7"}}, "norm='l7': must be linf or l2"),
-        (PGD, "needs strengths"),
+        (keep, "needs strengths"),
+        (gaussian_noise, "needs strengths"),
     ],
 )
 def test_what_is_no_attack_is_refused(attack, message):
