@@ -77,9 +77,17 @@ def verdict(certificates: Sequence[EquilibriumCertificate]) -> str:
     """How many equilibria are certified stable, at least one given, and the worst figures, in words."""
     stable = sum(certificate.stable for certificate in certificates)
     worst = max((certificate.flow.spectrum for certificate in certificates), key=lambda flow: flow.abscissa)
-    text = f"{stable}/{len(certificates)}, worst eigenvalue {worst.abscissa:+.4g} ± {worst.error_bound:.1g}"
-    radii = [certificate.step.spectrum.radius for certificate in certificates if certificate.step is not None]
-    return f"{text}, step map radius {max(radii):.4g}" if radii else text
+    figure = f"{_at_most(worst)}{worst.abscissa:+.4g} ± {worst.error_bound:.1g}"
+    text = f"{stable}/{len(certificates)}, worst eigenvalue {figure}"
+    steps = [certificate.step.spectrum for certificate in certificates if certificate.step is not None]
+    if not steps:
+        return text
+    widest = max(steps, key=lambda step: step.radius)
+    return f"{text}, step map radius {_at_most(widest)}{widest.radius:.4g}"
+
+
+def _at_most(spectrum: Spectrum) -> str:
+    return "at most " if spectrum.is_bound else ""
 
 
 def _entry(index: int, certificate: EquilibriumCertificate) -> dict[str, Any]:
@@ -151,9 +159,11 @@ def draw_spectra(certificates: list[EquilibriumCertificate], names: Sequence[str
 
 def _caption(maps: list[list[Spectrum]]) -> str:
     """What the dots are, what follows from where they are, and how far off they may be."""
-    said = f"{_OF_FLOW if len(maps) == 1 else _OF_BOTH} {_discs(maps)}"
-    has_circles = any(spectrum.is_bound for spectra in maps for spectrum in spectra)
-    return f"{said} {_OF_CIRCLES}" if has_circles else said
+    computed = [[spectrum for spectrum in spectra if not spectrum.is_bound] for spectra in maps]
+    said = [_OF_FLOW if len(maps) == 1 else _OF_BOTH]
+    said += [_discs([spectra for spectra in computed if spectra])] if any(computed) else []
+    said += [_OF_CIRCLES] if any(spectrum.is_bound for spectra in maps for spectrum in spectra) else []
+    return " ".join(said)
 
 
 def _told_apart(spectra: list[Spectrum], names: Sequence[str]) -> list[tuple[str, Spectrum, str]]:

@@ -7,7 +7,7 @@ import torch
 from figure_boxes import LONG_NAMES, require_legible
 from matplotlib.collections import PathCollection
 
-from lightning_attractors.callbacks.equilibria import draw_spectra, spectral_scalars, summarize
+from lightning_attractors.callbacks.equilibria import draw_spectra, spectral_scalars, summarize, verdict
 from lightning_attractors.certificates import EquilibriumCertificate, Spectrum, spectrum
 from lightning_attractors.certificates.equilibria import Point
 from lightning_attractors.figures import SEQUENCE
@@ -90,6 +90,9 @@ def test_bounds_are_marked_and_drawn_as_circles():
     figure = draw_spectra(bounds, ["a", "b"])
     require_legible(figure)
     assert "a circle is proved to hold all of them" in words_of(figure)[2]
+    assert "around the dots" not in words_of(figure)[2]
+    assert verdict(bounds) == "2/2, worst eigenvalue at most -0.5 ± 0.1, step map radius at most 0.75"
+    assert "at most" not in verdict(exact)
     assert "a circle is proved" not in words_of(draw_spectra(exact, ["a", "b"]))[2]
     (circle,) = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
     assert circle.get_xdata().max() == pytest.approx(-0.375)
