@@ -19,6 +19,7 @@ BENCHMARKS = {
     "cvfr": "attractors",
     "growth": "growth",
     "kh": "kh",
+    "large": "large",
     "loader": "loader",
     "nmode": "nmode",
     "nonexpansive": "nonexpansive",

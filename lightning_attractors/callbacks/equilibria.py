@@ -28,10 +28,16 @@ _OF_BOTH = (
     "eigenvector grows by the factor exp(λt) in a time t (left), and by λ in a step (right). It dies out if "
     "the real part of λ is below 0, left of the line, and, in steps, if |λ| is below 1, inside the circle."
 )
+_OF_CIRCLES = "Of many nodes eigenvalues are not computed: a circle is proved to hold all of them."
 # What a reader of stability.json should know of its verdicts.
 EVIDENCE = (
     "eigenvalues: proved for the Jacobian in float64; Jacobian and equilibrium: by evaluations of the maps "
     "at random points, which is no proof"
+)
+_EVIDENCE_OF_BOUNDS = (
+    "; of many nodes, where eigenvalues are not computed, spectral_abscissa, spectral_radius and return_time "
+    "are upper bounds, by a disc that is proved to hold all eigenvalues, and condition_of_eigenvectors is by "
+    "how much faster than the Jacobian that disc may move"
 )
 
 
@@ -54,12 +60,14 @@ def summarize(certificates: list[EquilibriumCertificate]) -> dict[str, Any]:
     Figures that are not finite (an error bound that could not be established) are written as null.
     """
     spectra = [certificate.flow.spectrum for certificate in certificates]
+    steps = [certificate.step.spectrum for certificate in certificates if certificate.step is not None]
+    has_bounds = any(spectrum.is_bound for spectrum in spectra + steps)
     return {
         "stable": all(certificate.stable for certificate in certificates),
         "certified": sum(certificate.stable for certificate in certificates),
         "equilibria": len(certificates),
         "worst_abscissa": finite_or_none(max(spectrum.abscissa for spectrum in spectra)),
-        "evidence": EVIDENCE,
+        "evidence": EVIDENCE + (_EVIDENCE_OF_BOUNDS if has_bounds else ""),
         "condition_of_eigenvectors": finite_or_none(max(spectrum.condition for spectrum in spectra)),
         "attractors": [_entry(k, certificate) for k, certificate in enumerate(certificates)],
     }
@@ -69,9 +77,17 @@ def verdict(certificates: Sequence[EquilibriumCertificate]) -> str:
     """How many equilibria are certified stable, at least one given, and the worst figures, in words."""
     stable = sum(certificate.stable for certificate in certificates)
     worst = max((certificate.flow.spectrum for certificate in certificates), key=lambda flow: flow.abscissa)
-    text = f"{stable}/{len(certificates)}, worst eigenvalue {worst.abscissa:+.4g} ± {worst.error_bound:.1g}"
-    radii = [certificate.step.spectrum.radius for certificate in certificates if certificate.step is not None]
-    return f"{text}, step map radius {max(radii):.4g}" if radii else text
+    figure = f"{_at_most(worst)}{worst.abscissa:+.4g} ± {worst.error_bound:.1g}"
+    text = f"{stable}/{len(certificates)}, worst eigenvalue {figure}"
+    steps = [certificate.step.spectrum for certificate in certificates if certificate.step is not None]
+    if not steps:
+        return text
+    widest = max(steps, key=lambda step: step.radius)
+    return f"{text}, step map radius {_at_most(widest)}{widest.radius:.4g}"
+
+
+def _at_most(spectrum: Spectrum) -> str:
+    return "at most " if spectrum.is_bound else ""
 
 
 def _entry(index: int, certificate: EquilibriumCertificate) -> dict[str, Any]:
@@ -120,6 +136,9 @@ def draw_spectra(certificates: list[EquilibriumCertificate], names: Sequence[str
     axes = figure.subplots(1, len(maps), squeeze=False)[0]
     for axis, spectra in zip(axes, maps, strict=True):
         for label, spectrum, color in _told_apart(spectra, names):
+            if spectrum.is_bound:
+                _draw_circle(axis, spectrum, color, label)
+                continue
             values = spectrum.eigenvalues.numpy()
             axis.scatter(values.real, values.imag, s=5, color=color, alpha=0.8, linewidths=0, label=label)
             _draw_discs(axis, spectrum, color)
@@ -140,13 +159,17 @@ def draw_spectra(certificates: list[EquilibriumCertificate], names: Sequence[str
 
 def _caption(maps: list[list[Spectrum]]) -> str:
     """What the dots are, what follows from where they are, and how far off they may be."""
-    return f"{_OF_FLOW if len(maps) == 1 else _OF_BOTH} {_discs(maps)}"
+    computed = [[spectrum for spectrum in spectra if not spectrum.is_bound] for spectra in maps]
+    said = [_OF_FLOW if len(maps) == 1 else _OF_BOTH]
+    said += [_discs([spectra for spectra in computed if spectra])] if any(computed) else []
+    said += [_OF_CIRCLES] if any(spectrum.is_bound for spectra in maps for spectrum in spectra) else []
+    return " ".join(said)
 
 
 def _told_apart(spectra: list[Spectrum], names: Sequence[str]) -> list[tuple[str, Spectrum, str]]:
     """Labels, spectra and colours; those with the same Jacobian have one between them, as do too many."""
     first = spectra[0]
-    if len(spectra) > 1 and all(torch.equal(first.eigenvalues, other.eigenvalues) for other in spectra):
+    if len(spectra) > 1 and all(_alike(first, other) for other in spectra):
         worst = max(spectra, key=lambda spectrum: spectrum.error_bound)
         return [(f"all {len(spectra)} classes, alike", worst, SEQUENCE[0])]
     if len(spectra) > len(SEQUENCE):
@@ -159,6 +182,17 @@ def _told_apart(spectra: list[Spectrum], names: Sequence[str]) -> list[tuple[str
         names = [str(k) for k in range(len(spectra))]
     labels = [in_lines(name, _NAME, 7).lstrip("_") for name in names]
     return list(zip(labels, spectra, SEQUENCE, strict=False))
+
+
+def _alike(first: Spectrum, other: Spectrum) -> bool:
+    return first.reach == other.reach and torch.equal(first.eigenvalues, other.eigenvalues)
+
+
+def _draw_circle(axis: Any, spectrum: Spectrum, color: str, label: str) -> None:
+    """The circle that holds all eigenvalues, its error included."""
+    center, size = spectrum.eigenvalues[0], spectrum.reach + spectrum.error_bound
+    turn = torch.linspace(0, 2 * math.pi, 361, dtype=torch.float64)
+    axis.plot(center.real + size * turn.cos(), center.imag + size * turn.sin(), color=color, label=label)
 
 
 def _draw_discs(axis: Any, spectrum: Spectrum, color: str) -> None:

@@ -60,10 +60,10 @@ class StabilityCertificate(Callback):
     (B, N); a ``step_map(x)`` is certified too where it exists. A module without them is served by the
     callables here. Reported for every equilibrium: residual, spectral abscissa of the flow's Jacobian,
     spectral radius of the step map's, return time, both eigenvalue error bounds, and whether it is certified
-    stable. Eigenvalues are proved for the Jacobian in float64; that it is the Jacobian, and that there is an
-    equilibrium, rests on evaluations of the maps at random points about it
-    (:mod:`~lightning_attractors.certificates.equilibria`). The spectra go to the loggers and, at the end, to
-    ``figures/spectra.{png,pdf}``.
+    stable; of more than 1024 nodes the first three may be upper bounds. Eigenvalues are proved for the
+    Jacobian in float64; that it is the Jacobian, and that there is an equilibrium, rests on evaluations of
+    the maps at random points about it (:mod:`~lightning_attractors.certificates.equilibria`). The spectra go
+    to the loggers and, at the end, to ``figures/spectra.{png,pdf}``.
 
     **Gain.** The module needs ``gain_bounds()``, which gives numbers by name that bound how much it can
     amplify a change of its input. They stand in ``stability.json`` under ``gain_bounds``; one that is not

@@ -6,11 +6,8 @@ from lightning_attractors.certificates.class_code import remember
 from lightning_attractors.certificates.equilibria import (
     EquilibriumCertificate,
     Point,
-    Spectrum,
     certify_equilibria,
     check_maps,
-    jacobian,
-    spectrum,
 )
 from lightning_attractors.certificates.faithful import interval_logits, l2_logits, require_faithful
 from lightning_attractors.certificates.flights import MOST_NODES_OF_BLOCKS, Flight, flight
@@ -24,6 +21,7 @@ from lightning_attractors.certificates.guards import (
     sums_in_float32,
 )
 from lightning_attractors.certificates.intervals import linf_box, margins, propagate
+from lightning_attractors.certificates.linearizations import jacobian
 from lightning_attractors.certificates.lipschitz import (
     evaluate_in_float32,
     l2_radii,
@@ -42,6 +40,7 @@ from lightning_attractors.certificates.radii import (
 )
 from lightning_attractors.certificates.rounding import UNIT, largest_size, rounding_error
 from lightning_attractors.certificates.rules import isometry, register_rule
+from lightning_attractors.certificates.spectra import Spectrum, spectrum
 from lightning_attractors.certificates.traps import Traps, find_traps
 from lightning_attractors.certificates.tube_radii import basin_radii, class_radii
 from lightning_attractors.certificates.tubes import Tube, ball

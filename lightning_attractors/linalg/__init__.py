@@ -2,6 +2,7 @@
 
 from lightning_attractors.linalg.autocast import product_dtype
 from lightning_attractors.linalg.convolution_symbols import Frequencies, Grid, half_symbols, symbols
+from lightning_attractors.linalg.eigenvalue_discs import PowerNorms, active_nodes, power_norms
 from lightning_attractors.linalg.gram_iteration import gram_bounds, products_are_exact
 from lightning_attractors.linalg.newton_schulz import newton_schulz_step
 from lightning_attractors.linalg.operator_norms import (
@@ -24,7 +25,9 @@ __all__ = [
     "Frequencies",
     "Grid",
     "Padding",
+    "PowerNorms",
     "ProductSpeed",
+    "active_nodes",
     "convolution_norm",
     "gram_bounds",
     "half_symbols",
@@ -34,6 +37,7 @@ __all__ = [
     "measure_products",
     "newton_schulz_step",
     "orthogonalize",
+    "power_norms",
     "product_dtype",
     "product_seconds",
     "products_are_exact",

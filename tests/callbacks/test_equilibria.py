@@ -7,8 +7,8 @@ import torch
 from figure_boxes import LONG_NAMES, require_legible
 from matplotlib.collections import PathCollection
 
-from lightning_attractors.callbacks.equilibria import draw_spectra
-from lightning_attractors.certificates import EquilibriumCertificate, spectrum
+from lightning_attractors.callbacks.equilibria import draw_spectra, spectral_scalars, summarize, verdict
+from lightning_attractors.certificates import EquilibriumCertificate, Spectrum, spectrum
 from lightning_attractors.certificates.equilibria import Point
 from lightning_attractors.figures import SEQUENCE
 
@@ -71,3 +71,28 @@ def test_an_error_that_is_not_bounded_is_said_so():
     lost = dataclasses.replace(known.flow.spectrum, error_bound=torch.inf)
     unknown = dataclasses.replace(known, flow=dataclasses.replace(known.flow, spectrum=lost))
     assert words_of(draw_spectra([unknown]))[2].endswith("No error could be certified for some of them.")
+
+
+def test_bounds_are_marked_and_drawn_as_circles():
+    exact = certificates(2)
+    assert "upper bounds" not in summarize(exact)["evidence"]
+    flow = Spectrum(torch.tensor([-2.0], dtype=torch.complex128), 0.125, 50.0, reach=1.5)
+    step = Spectrum(torch.tensor([0.25], dtype=torch.complex128), 0.0, 50.0, reach=0.5)
+    bounds = [EquilibriumCertificate(Point(0.0, 0.0, True, flow), Point(0.0, 0.0, True, step))] * 2
+    report = summarize(bounds)
+    assert "upper bounds" in report["evidence"]
+    assert report.keys() == summarize(exact).keys()
+    assert report["stable"]
+    assert report["worst_abscissa"] == -0.5
+    assert report["attractors"][0]["return_time"] == 2.0
+    assert report["attractors"][0]["spectral_radius"] == 0.75
+    assert spectral_scalars(bounds).keys() == spectral_scalars(exact).keys()
+    figure = draw_spectra(bounds, ["a", "b"])
+    require_legible(figure)
+    assert "a circle is proved to hold all of them" in words_of(figure)[2]
+    assert "around the dots" not in words_of(figure)[2]
+    assert verdict(bounds) == "2/2, worst eigenvalue at most -0.5 ± 0.1, step map radius at most 0.75"
+    assert "at most" not in verdict(exact)
+    assert "a circle is proved" not in words_of(draw_spectra(exact, ["a", "b"]))[2]
+    (circle,) = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
+    assert circle.get_xdata().max() == pytest.approx(-0.375)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Literal
 
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attractors.errors import require
+from lightning_attractors.linalg import power_norms
 
 CouplingName = Literal["spectral", "projected"]
+_MOST_NODES_BY_EIGENVALUES = 1024
 
 
 class Coupling(nn.Module, ABC):
@@ -139,8 +142,9 @@ class ProjectedCoupling(Coupling):
     and without an inverse that can become ill-conditioned. M starts as a random orthogonal matrix times
     ``scale``.
 
-    The eigenvalues are not at hand, so ``constrain_`` computes them; being linear in M but for the
-    planted ones, they are brought into the disc by scaling M as a whole.
+    The eigenvalues are not at hand, so ``constrain_`` computes them, unless norms of powers show that all of
+    very many are in the disc; being linear in M but for the planted ones, they are brought into it by scaling
+    M as a whole.
 
     Args:
         planted: planted columns, one per row, shape (K, N).
@@ -180,7 +184,11 @@ class ProjectedCoupling(Coupling):
         basis = self.planted_basis()
         # M (I − P): its planted eigenvalues are 0, which the disc holds, its others are those of A.
         trained = torch.addmm(self.weight, self.weight @ basis, basis.T, alpha=-1)
-        values = torch.linalg.eigvals(trained.double())
+        trained = trained.double()
+        # Of many nodes a few products mostly show, in less time, that there is nothing to do.
+        if len(trained) > _MOST_NODES_BY_EIGENVALUES and power_norms(trained, center, radius, math.inf):
+            return
+        values = torch.linalg.eigvals(trained)
         outside = values[(values - center).abs() > radius]
         if len(outside) > 0:
             # |s λ − center| = radius is a quadratic in s, whose positive root lies below 1 outside the disc.

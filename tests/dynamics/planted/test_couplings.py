@@ -5,6 +5,7 @@ from lightning_attractors.dynamics.planted import (
     ProjectedCoupling,
     SpectralCoupling,
     block_patterns,
+    couplings,
     make_coupling,
 )
 from lightning_attractors.errors import SettingError
@@ -161,3 +162,21 @@ def test_dependent_columns_and_unknown_names_are_refused():
         SpectralCoupling(torch.ones(2, 6))
     with pytest.raises(SettingError, match=r"coupling='dense'"):
         make_coupling("dense", PLANTED)
+
+
+@pytest.mark.parametrize("radius_share", [0.9, 1.1])
+def test_many_nodes_are_constrained_as_few_are(radius_share, monkeypatch):
+    few, many = (make_coupling("projected", block_patterns(3, 60, low=-0.5, high=0.5)) for _ in range(2))
+    many.load_state_dict(few.state_dict())
+    radius = radius_share * float((few.eigenvalues() + 3.0).abs().max())
+    few.constrain_(-3.0, radius)
+    computed = []
+    eigenvalues = torch.linalg.eigvals
+    monkeypatch.setattr(couplings, "_MOST_NODES_BY_EIGENVALUES", 8)
+    monkeypatch.setattr(
+        couplings.torch.linalg, "eigvals", lambda m: computed.append(len(m)) or eigenvalues(m)
+    )
+    many.constrain_(-3.0, radius)
+    assert torch.equal(few.weight, many.weight)
+    # those of all nodes only where something is outside
+    assert (60 in computed) == (radius_share < 1)
