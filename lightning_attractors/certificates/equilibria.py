@@ -9,10 +9,10 @@ disc that holds them, found without computing them, wherever that disc lies on t
 
 Nor is a small residual an equilibrium, nor one small Newton step: x² + 10⁻¹⁴ has no zero. With G = F, or
 S(x) − x, x* is refined by x ↦ T(x) = x − A G(x), A being the inverse of G's Jacobian, until the steps are
-at rounding level. T′ = A (J(x₀) − J(x)) at the point x₀ that is reached, so where ‖A‖ K r ≤ ½ in the ball of
-radius r about it, K bounding the change of J, T contracts there; and if its first step is at most r/2, T maps
-the ball into itself and G has exactly one zero in it (Banach). The Jacobian at that zero differs from J(x₀)
-by at most K r, which moves eigenvalues by at most K r ``condition``: that is added to ``error_bound``.
+at rounding level. With M = A⁻¹, T′ = A (M − J(x)); and ‖M − J(x)‖ ≤ d in the ball of radius r about the point
+x₀ that is reached, d = K r + ‖M − J(x₀)‖, K bounding the change of J. So where ‖A‖ d ≤ ½, T contracts there; and
+if its first step is at most r/2, T maps the ball into itself and G has exactly one zero in it (Banach). The
+Jacobian at that zero moves eigenvalues of M by at most d ``condition``: that is added to ``error_bound``.
 
 **What is proved and what is not.** The step from matrix to eigenvalues is proved, for the matrix that
 autograd gives, or of many nodes for one that agrees with it. How far that may be from the Jacobian, which
@@ -179,8 +179,9 @@ def _examine(function: Map, x: Tensor, setting: Kind, tolerance: float, known: L
 
     rounding = float(torch.linalg.vector_norm(local.inverse.abs() @ seen.rounding_of(local.matrix)))
     radius = 2 * (length + rounding) + level
-    change = seen.curvature * radius
+    # of the Jacobian in the ball from the matrix, which is that of autograd or one that agrees with it
+    change = seen.curvature * radius + seen.discrepancy(local.matrix)
     contracts = float(torch.linalg.matrix_norm(local.inverse)) * change <= 0.5
-    found = local.spectrum(change + seen.discrepancy(local.matrix))
+    found = local.spectrum(change)
     fixed = distance <= allowed < math.inf and contracts
     return Point(float(torch.linalg.vector_norm(residual)), distance, fixed, found)

@@ -183,10 +183,8 @@ class ProjectedCoupling(Coupling):
         center, radius = (low + high) / 2, (high - low) / 2
         basis = self.planted_basis()
         # M (I − P): its planted eigenvalues are 0, which the disc holds, its others are those of A.
-        trained = torch.addmm(self.weight, self.weight @ basis, basis.T, alpha=-1)
-        trained = trained.double()
-        # Of many nodes a few products mostly show, in less time, that there is nothing to do.
-        if len(trained) > _MOST_NODES_BY_EIGENVALUES and power_norms(trained, center, radius, math.inf):
+        trained = torch.addmm(self.weight, self.weight @ basis, basis.T, alpha=-1).double()
+        if len(trained) > _MOST_NODES_BY_EIGENVALUES and _all_within(trained, float(center), float(radius)):
             return
         values = torch.linalg.eigvals(trained)
         outside = values[(values - center).abs() > radius]
@@ -195,6 +193,11 @@ class ProjectedCoupling(Coupling):
             squared, half = outside.abs().square(), center * outside.real
             root = (half.square() + squared * (radius**2 - center**2)).sqrt()
             self.weight.mul_(float(((half + root) / squared).min()))
+
+
+def _all_within(matrix: Tensor, center: float, radius: float) -> bool:
+    """Whether a few products show, in less time than eigenvalues take, that all of these are in a disc."""
+    return math.isinf(radius) or power_norms(matrix, center, radius, math.inf) is not None
 
 
 def make_coupling(name: CouplingName, planted: Tensor, eigenvalues: Tensor | None = None) -> Coupling:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -169,14 +171,16 @@ def test_many_nodes_are_constrained_as_few_are(radius_share, monkeypatch):
     few, many = (make_coupling("projected", block_patterns(3, 60, low=-0.5, high=0.5)) for _ in range(2))
     many.load_state_dict(few.state_dict())
     radius = radius_share * float((few.eigenvalues() + 3.0).abs().max())
-    few.constrain_(-3.0, radius)
+    ends = torch.tensor(-3.0 - radius), torch.tensor(-3.0 + radius)
+    few.constrain_(*ends)
     computed = []
     eigenvalues = torch.linalg.eigvals
     monkeypatch.setattr(couplings, "_MOST_NODES_BY_EIGENVALUES", 8)
     monkeypatch.setattr(
         couplings.torch.linalg, "eigvals", lambda m: computed.append(len(m)) or eigenvalues(m)
     )
-    many.constrain_(-3.0, radius)
+    many.constrain_(*ends)
+    many.constrain_(*(math.inf * end for end in ends))  # no disc
     assert torch.equal(few.weight, many.weight)
     # those of all nodes only where something is outside
     assert (60 in computed) == (radius_share < 1)
