@@ -9,10 +9,10 @@ disc that holds them, found without computing them, wherever that disc lies on t
 
 Nor is a small residual an equilibrium, nor one small Newton step: x² + 10⁻¹⁴ has no zero. With G = F, or
 S(x) − x, x* is refined by x ↦ T(x) = x − A G(x), A being the inverse of G's Jacobian, until the steps are
-at rounding level. With M = A⁻¹, T′ = A (M − J(x)); and ‖M − J(x)‖ ≤ d in the ball of radius r about the point
-x₀ that is reached, d = K r + ‖M − J(x₀)‖, K bounding the change of J. So where ‖A‖ d ≤ ½, T contracts there; and
-if its first step is at most r/2, T maps the ball into itself and G has exactly one zero in it (Banach). The
-Jacobian at that zero moves eigenvalues of M by at most d ``condition``: that is added to ``error_bound``.
+at rounding level. With M = A⁻¹, T′ = A (M − J(x)), and ‖M − J(x)‖ ≤ d in the ball of radius r about the point
+x₀ that is reached, d = K r + ‖M − J(x₀)‖, K bounding the change of J. So where ‖A‖ d ≤ ½, T contracts there;
+and if its first step is at most r/2, T maps the ball into itself and G has exactly one zero in it (Banach).
+The Jacobian at that zero moves eigenvalues of M by at most d ``condition``: that is added to ``error_bound``.
 
 **What is proved and what is not.** The step from matrix to eigenvalues is proved, for the matrix that
 autograd gives, or of many nodes for one that agrees with it. How far that may be from the Jacobian, which
