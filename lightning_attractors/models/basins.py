@@ -108,6 +108,10 @@ def _begun(
     model: AttractorClassifier, kind: type[nn.Module], images: Tensor
 ) -> tuple[Flight, Tensor, Tensor, Tensor]:
     """The map of a model that has been found to run it, and what :func:`_initial_states` gives of images."""
+    dtype, short = model.attractors.dtype, torch.is_autocast_enabled(images.device.type)
+    exact = dtype in (torch.float32, torch.float64) and not short
+    valid = "must be float32, outside autocast: certificates are of its sums"
+    require(exact, "precision", "autocast" if short else dtype, valid)
     found = flight_of(model)
     _require_faithful(model, kind, images)
     _require_step(model, found, images)

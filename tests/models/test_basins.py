@@ -79,6 +79,18 @@ def test_noise_in_evaluation_is_refused():
     assert float(silent.certified_radii(images, silent(images).argmax(dim=1)).max()) > 0
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_lower_precision_is_refused(whole):
+    model = small(CVFR)
+    images, labels = images_of(model)
+    given = "torch.bfloat16" if whole else "'autocast'"
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=not whole),
+        pytest.raises(SettingError, match=f"precision={given}: must be float32, outside autocast"),
+    ):
+        (model.bfloat16() if whole else model).certified_radii(images, labels)
+
+
 def test_a_forward_of_its_own_is_refused():
     class Mine(SANODE):
         def forward(self, images):
