@@ -102,22 +102,25 @@ AXES = {
 def growth(count: int) -> None:
     """Cost of every point, one axis after the other, and its exponent from the point before."""
     torch.set_num_threads(1)  # of each process, so that processes have no less of the machine
-    machine = Machine.measured()
-    table = Table(
-        "", "", "ms", "exponent", "theory", "MiB", "exponent", "theory", title=f"Growth, median of {count}"
-    )
-    for axis, values in AXES.items():
-        before: tuple[Point, Cost] | None = None
-        for value in values[: values.index(os.cpu_count() or 1) + 1 if axis == "processes" else None]:
-            point = replace(Point(), **{axis: value})
-            cost = measured(point, count)
-            table.add_row(axis, str(value), *_cells(axis, point, cost, before, machine))
-            before = point, cost
+    costs = {axis: _along(axis, count) for axis in AXES}
+    machine = Machine.measured()  # afterwards: processes would find the memory that it has taken
+    columns = ("", "", "ms", "exponent", "theory", "MiB", "exponent", "theory")
+    table = Table(*columns, title=f"Growth, median of {count}")
+    for axis, found in costs.items():
+        for before, (point, cost) in zip([None, *found], found, strict=False):
+            table.add_row(axis, str(asdict(point)[axis]), *_cells(axis, point, cost, before, machine))
         table.add_section()
     fixed = ", ".join(f"{name} {value}" for name, value in asdict(Point()).items())
     theory = f"{machine.rate / 1e9:.0f} GFLOP/s, {machine.bandwidth / 2**30:.1f} GiB/s"
     note = f"what is not varied: {fixed}; one thread each; theory by {theory}, {machine.fixed:.0f} MiB"
     report(table, note)
+
+
+def _along(axis: str, count: int) -> list[tuple[Point, Cost]]:
+    """Points along an axis with what they cost; of processes no more than there are processors."""
+    values = [value for value in AXES[axis] if axis != "processes" or value <= (os.cpu_count() or 1)]
+    points = [replace(Point(), **{axis: value}) for value in values]
+    return [(point, measured(point, count)) for point in points]
 
 
 def _cells(
