@@ -46,7 +46,7 @@ _REALISATIONS = (
 )
 _MSE = (
     "How far states are from φ, the attractor of their image's class: the squared distance, in the mean over "
-    "all test images. Down is nearer. Where the line is level nothing moves any more. "
+    "all test images. Down is nearer. Where the line is level, their mean moves no more. "
 )
 _COUPLING = (
     "The coupling is the trained matrix by which {count} nodes act on each other. The bars count its "

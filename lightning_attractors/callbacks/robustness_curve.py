@@ -76,13 +76,14 @@ class RobustnessCurve(Callback):
     A fit and a test by the same trainer have one folder, where the test writes over what the fit has left. A
     new trainer has a new version: after ``fit``, that leaves both.
 
-    **Two modes.** ``fgsm_radius`` and ``pgd_radius`` search for the adversarial radius ρ of every image. A
-    corruption, by its name, or an attack class, by its import path, is applied at each of ``strengths``; ρ is
-    then the smallest strength that succeeds. ``accuracy`` is of all images; ``relative_accuracy``, the fit
-    and its inflection point R are of those that are classified correctly with at least ``confidence``
-    (Torvik, 2023). Where there is no R, or one that does not count, ``reason`` and ``advice`` say why and
-    what would give one; ``accuracy_at`` the :func:`~lightning_attractors.robustness.usual_strengths` and
-    ``median_radius_all`` are of all images, and always there.
+    **Two modes.** ``fgsm_radius`` and ``pgd_radius`` search for the adversarial radius ρ of every image, in
+    L∞ unless their ``init_args`` have the norm ``l2``. A corruption, by its name, or an attack class, by its
+    import path, is applied at each of ``strengths``; ρ is then the smallest strength that succeeds.
+    ``accuracy`` is of all images; ``relative_accuracy``, the fit and its inflection point R are of those that
+    are classified correctly with at least ``confidence`` (Torvik, 2023). Where there is no R, or one that
+    does not count, ``reason`` and ``advice`` say why and what would give one; ``accuracy_at`` the
+    :func:`~lightning_attractors.robustness.usual_strengths` and ``median_radius_all`` are of all images, and
+    always there.
 
     **Certificates.** A module may have ``certified_radii(images, labels) -> (B,)``, radii of images in [0, 1]
     within which they keep their labels, in the norm ``certified_norm``: ``linf``, as without it, or ``l2``.

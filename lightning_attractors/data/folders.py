@@ -77,8 +77,10 @@ class ImageFolderDataModule(PictureDataModule):
         super().__init__(**pictures)
         self.root = root
         self.predict_root = predict_root
-        known = predict_root is None or Path(predict_root).expanduser().is_dir()
-        require(known, "predict_root", predict_root, "must be a folder that exists")
+        if predict_root is not None:
+            wanted = Path(predict_root).expanduser()
+            valid = "must be a folder, of images" if wanted.is_file() else "must be a folder that exists"
+            require(wanted.is_dir(), "predict_root", predict_root, valid)
         self._folders = self._split_folders()
         self._classes = {name: _class_folders(folder) for name, folder in self._folders.items()}
         self.class_names = list(self._classes["train"])

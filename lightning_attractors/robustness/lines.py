@@ -47,7 +47,9 @@ def without_fit(summary: Mapping[str, Any]) -> str:
     """An attack's figures that need no fit: accuracies at the usual strengths, and the median radius."""
     shares = ", ".join(f"{share:.4g} at {strength}" for strength, share in summary["accuracy_at"].items())
     median = summary["median_radius_all"]
-    half = "half of the images withstood all" if median is None else f"median radius {median:.4g}"
+    # of a sweep ρ is the first strength that was tried and changed the class
+    most = "at most " if summary.get("mode") == "strengths" else ""
+    half = "half of the images withstood all" if median is None else f"median radius {most}{median:.4g}"
     return f"accuracy {summary['accuracy']:.4g}, {shares}; {half}"
 
 

@@ -233,6 +233,7 @@ def test_classes_with_too_few_images_are_refused():
         ({"image_size": 0}, "image_size=0: must be at least 1"),
         ({"image_size": (4, 0)}, "image_size=(4, 0): must be at least 1"),
         ({"predict_root": "nowhere"}, "predict_root='nowhere': must be a folder that exists"),
+        ({"predict_root": __file__}, f"predict_root='{__file__}': must be a folder, of images"),
         ({"channels": 2}, "channels=2: must be 1 for grey or 3 for colour"),
         ({"val_share": 1.0}, "val_share=1.0: must be at least 0 and below 1"),
         ({"test_share": 0.0}, "test_share=0.0: must be above 0 and below 1"),

@@ -97,6 +97,16 @@ def test_what_would_give_an_R_is_said(count, settings, advice):
     assert ("no R: " in line) == (found.robustness is None)
 
 
+@pytest.mark.parametrize(("attack", "found"), [("brightness", "at most 0.5;"), ("fgsm_radius", "0.")])
+def test_the_median_of_a_sweep_is_said_to_be_an_upper_bound(attack, found):
+    batches = [(torch.full((3, 1, 2, 2), 0.7), torch.ones(3, dtype=torch.int64))]
+    entry = {"class_path": attack} | ({"strengths": [-0.1, -0.5]} if attack == "brightness" else {})
+    settings = MeasureSettings(confidence=0.5, masking=False)
+    report = measure(Bright().eval(), batches, [entry], settings=settings).attacks[attack]
+    line = result_line(report.summary({}, {}), 1.0).replace("  no R", ";  no R")
+    assert f"median radius {found}" in line
+
+
 def test_why_there_is_no_R_is_said_in_words():
     none = spread_out(100, reach=1e-4)
     assert none.reason == "no image that counts changed its class under the attack"
