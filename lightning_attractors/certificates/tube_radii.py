@@ -14,6 +14,7 @@ from lightning_attractors.certificates.flights import MOST_NODES_OF_BLOCKS, Flig
 from lightning_attractors.certificates.traps import Traps
 from lightning_attractors.certificates.tubes import ball
 from lightning_attractors.errors import require
+from lightning_attractors.memory import require_memory
 from lightning_attractors.norms import NormName
 
 # Where the search for a radius begins, and ends; radii fall short by at most this share of themselves.
@@ -21,6 +22,7 @@ _FIRST, _LARGEST, _SMALLEST, _TOLERANCE = 0.25, 1e3, 1e-4, 0.03
 # Float64 numbers that are held at a time, for all images that are looked at together: 256 MB, or, of what is
 # passed over again and again, what a processor's cache holds.
 _NUMBERS, _CACHED_NUMBERS = 1 << 25, 1 << 21
+_HALVES = 4  # of which a float64 number has the size
 # Steps beyond the evaluation after which a tube that is in no trap is given up.
 _BEYOND = 60
 # Flights of few nodes with more steps than that are not prepared: they take products for all pairs of steps.
@@ -57,7 +59,8 @@ def class_radii(
         flights of Euler's are done with half of what first order alone would give.
 
     Raises:
-        SettingError: if there are more than 128 nodes and the map is not Euler's or the norm not L2.
+        SettingError: if there are more than 128 nodes and the map is not Euler's or the norm not L2, or more
+            than the memory holds.
     """
     search = _Search(flight, states, labels, seconds_per_image)
     quick = flight.integrator == "euler" and norm == "l2"
@@ -65,6 +68,9 @@ def class_radii(
         tubes = f"tubes of {flight.integrator} in {norm}"
         valid = f"must be at most {MOST_NODES_OF_BLOCKS} for {tubes}, or euler in l2"
         require(quick, "nodes", flight.nodes, valid)
+        # of one image: products to every step, twice over, what their norms take, and the forms
+        matrices = 4 * flight.steps + 2 * len(flight.readout)
+        require_memory("nodes", flight.nodes, _HALVES * matrices * flight.nodes**2, states.device)
     if quick and (flight.nodes > MOST_NODES_OF_BLOCKS or flight.steps <= _MOST_PREPARED_STEPS):
         search.by_forms()
     if flight.nodes <= MOST_NODES_OF_BLOCKS:

@@ -26,6 +26,7 @@ from lightning_attractors.dynamics.planted import CoupledField, DampedNoise, has
 from lightning_attractors.dynamics.recomputation import recomputed, segments
 from lightning_attractors.errors import SettingError, require, require_sensible
 from lightning_attractors.keywords import Unpack
+from lightning_attractors.memory import require_memory
 from lightning_attractors.metrics import TrajectoryError
 from lightning_attractors.models.attractor_metrics import AttractorMetrics, squared_distance
 from lightning_attractors.models.backbones import count_features
@@ -33,7 +34,6 @@ from lightning_attractors.models.base import OptimizationSettings
 from lightning_attractors.models.basin_training import BasinTraining, Flown
 from lightning_attractors.models.basins import COMPUTES_BY, certified_basins, certified_radii, traps_of, tubes
 from lightning_attractors.models.behind_backbone import BackboneClassifier
-from lightning_attractors.models.memory import require_memory
 from lightning_attractors.models.noise_stream import NoiseStream
 from lightning_attractors.models.overlaps import logit_scale, overlaps
 from lightning_attractors.random import keyed_generator

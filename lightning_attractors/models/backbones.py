@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from lightning_attractors.errors import SettingError, require
+from lightning_attractors.memory import require_memory
 from lightning_attractors.models.evaluation_mode import evaluating
-from lightning_attractors.models.memory import require_memory
 from lightning_attractors.reading import UNREADABLE
 
 _MOST_PIXELS = 4096  # nodes of 64 × 64 pixels have 17 million couplings

@@ -12,10 +12,10 @@ from torch.nn import functional
 from lightning_attractors.dynamics.plasticity import KHConv2d
 from lightning_attractors.errors import require
 from lightning_attractors.keywords import Unpack
+from lightning_attractors.memory import require_memory
 from lightning_attractors.models.activations import ActivationName, PoweredActivation
 from lightning_attractors.models.base import OptimizationSettings
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
-from lightning_attractors.models.memory import require_memory
 
 
 class ConvolutionalClassifier(CrossEntropyClassifier):

@@ -31,13 +31,13 @@ from lightning_attractors.dynamics.nmode import FlowMap, NMODELayer
 from lightning_attractors.errors import SettingError, require, require_sensible
 from lightning_attractors.keywords import Unpack
 from lightning_attractors.linalg import matrix_norm
+from lightning_attractors.memory import require_memory
 from lightning_attractors.models.backbones import count_features
 from lightning_attractors.models.base import OptimizationSettings
 from lightning_attractors.models.behind_backbone import BackboneClassifier
 from lightning_attractors.models.cross_entropy import CrossEntropyClassifier
 from lightning_attractors.models.evaluation_mode import evaluating
 from lightning_attractors.models.interval_training import IntervalTraining, is_certified, worst_case_loss
-from lightning_attractors.models.memory import require_memory
 from lightning_attractors.models.trades import TRADES
 from lightning_attractors.random import keyed_generator
 

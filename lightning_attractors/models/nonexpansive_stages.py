@@ -20,7 +20,7 @@ from lightning_attractors.dynamics.nonexpansive import (
 )
 from lightning_attractors.errors import require
 from lightning_attractors.linalg import Padding
-from lightning_attractors.models.memory import require_memory
+from lightning_attractors.memory import require_memory
 
 
 class NonexpansiveStages(nn.Sequential):

@@ -168,14 +168,29 @@ def test_no_time_gives_no_radii_and_no_images_give_none(generator):
     assert (empty.shape, empty.dtype) == ((0,), torch.float64)
 
 
-@pytest.mark.parametrize(("integrator", "norm"), [("heun", "l2"), ("rk4", "l2"), ("euler", "linf")])
-def test_many_nodes_are_for_euler_and_l2_only(integrator, norm, generator):
+def of_many_nodes(integrator):
     nodes = flights.MOST_NODES_OF_BLOCKS + 1
     attractors = torch.stack([torch.ones(nodes), -torch.ones(nodes)]).double()
     coupling, offsets = torch.zeros(nodes, nodes).double(), torch.zeros(2).double()
-    many = flights.Flight(
-        coupling, Cubic(1.0, -1.0), Cubic(1.0), 0.1, 3, integrator, None, attractors, attractors, offsets
+    reaction, emission = Cubic(1.0, -1.0), Cubic(1.0)
+    return flights.Flight(
+        coupling, reaction, emission, 0.1, 3, integrator, None, attractors, attractors, offsets
     )
+
+
+def test_more_nodes_than_the_memory_holds_are_refused_before_anything_is_computed(monkeypatch):
+    many = of_many_nodes("euler")
+    states, labels = 0.5 * many.attractors, torch.arange(2)
+    assert bool((class_radii(many, states, labels) > 0).all())
+    monkeypatch.setattr("lightning_attractors.memory.physical_memory", lambda: 2**21)
+    with pytest.raises(SettingError, match="nodes=129: must be smaller: it needs 0 GiB, and there are 0"):
+        class_radii(many, states, labels)
+
+
+@pytest.mark.parametrize(("integrator", "norm"), [("heun", "l2"), ("rk4", "l2"), ("euler", "linf")])
+def test_many_nodes_are_for_euler_and_l2_only(integrator, norm, generator):
+    many = of_many_nodes(integrator)
+    attractors = many.attractors
     states, labels = 0.5 * attractors, torch.arange(2)
     with pytest.raises(
         SettingError, match=f"nodes=129: must be at most 128 for tubes of {integrator}"

@@ -1,6 +1,6 @@
 from refusals import refusal
 
-from lightning_attractors.models.memory import require_memory
+from lightning_attractors.memory import require_memory
 
 
 def test_what_cannot_fit_into_memory_is_refused_with_both_sizes():
