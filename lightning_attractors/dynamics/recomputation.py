@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ def recomputed(
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         if generator is None:
             return nullcontext(), nullcontext()
-        return nullcontext(), drawing_again(generator, generator.get_state())
+        return nullcontext(), DrawingAgain(generator, generator.get_state())
 
     *earlier, last = segments(steps, True)
     for count in earlier:
@@ -50,12 +50,18 @@ def recomputed(
     return fly(x, last)
 
 
-@contextmanager
-def drawing_again(generator: torch.Generator, state: Tensor) -> Iterator[None]:
-    """A generator gives again what it gave from a state on, and then goes on where it was."""
-    now = generator.get_state()
-    generator.set_state(state)
-    try:
-        yield
-    finally:
-        generator.set_state(now)
+class DrawingAgain(AbstractContextManager[None]):
+    """While it lasts a generator gives again what it gave from a state on; then it goes on where it was.
+
+    It may be entered again: a graph that is kept is gone through more than once.
+    """
+
+    def __init__(self, generator: torch.Generator, state: Tensor) -> None:
+        self.generator, self.state = generator, state
+
+    def __enter__(self) -> None:
+        self._now = self.generator.get_state()
+        self.generator.set_state(self.state)
+
+    def __exit__(self, *_: object) -> None:
+        self.generator.set_state(self._now)

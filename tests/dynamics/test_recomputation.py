@@ -30,7 +30,9 @@ def test_values_and_gradients_are_those_of_all_steps_kept(noisy):
         generator = torch.Generator().manual_seed(1) if noisy else None
         fly = flight(weight, generator)
         end = recomputed(fly, start, 14, generator) if again else fly(start, 14)
-        found.append([end, *torch.autograd.grad(end.square().sum(), (weight, start))])
+        loss = end.square().sum()
+        torch.autograd.grad(loss, (weight, start), retain_graph=True)
+        found.append([end, *torch.autograd.grad(loss, (weight, start))])
         if generator is not None:
             found[-1].append(torch.randn(3, generator=generator))
     for kept, computed in zip(*found, strict=True):

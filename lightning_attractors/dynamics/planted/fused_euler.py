@@ -25,7 +25,7 @@ from lightning_attractors.dynamics.planted.fields import CoupledField
 from lightning_attractors.dynamics.planted.fused_steps import FusedStep, fused_step_type
 from lightning_attractors.dynamics.planted.noise import DampedNoise
 from lightning_attractors.dynamics.planted.workspace import Lease, Workspace
-from lightning_attractors.dynamics.recomputation import drawing_again, segments
+from lightning_attractors.dynamics.recomputation import DrawingAgain, segments
 from lightning_attractors.linalg import product_dtype
 
 _WORKSPACE = Workspace()
@@ -156,7 +156,7 @@ class _History:
         if number == self.present:
             return
         noise = self.plan.noise
-        same = nullcontext() if noise is None else drawing_again(noise.generator, self.randomness[number])
+        same = nullcontext() if noise is None else DrawingAgain(noise.generator, self.randomness[number])
         with same:
             self._take(number, scaled)
 
