@@ -1,6 +1,7 @@
 """Processes of a run by torchrun's agent or by SLURM, and what becomes of the others when one dies."""
 
 import os
+import signal
 import time
 
 import pytest
@@ -12,6 +13,16 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 LETTERS = [*small("sa_node_letters"), "--trainer.devices", 2, "--trainer.strategy", "ddp"]
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before():
+    """The agent leaves handlers of its own in the process that it ran in."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 def launched(*arguments):
