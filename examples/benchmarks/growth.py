@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 
 import torch
-from benchmarks.timing import report, rounds
+from benchmarks.timing import product_rate, report, rounds
 from rich.table import Table
 from torch import Tensor, nn
 from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_attractors.linalg import product_seconds
 from lightning_attractors.models import SANODE
 
 CLASSES = 10
@@ -77,7 +76,7 @@ class Machine:
     def measured(cls) -> Machine:
         """Of one thread, in float32."""
         shape = (250, 784, 784)
-        rate = 3 * 2 * math.prod(shape) / product_seconds(torch.float32, shape, torch.device("cpu"))
+        rate = product_rate(torch.float32, shape, torch.device("cpu"))
         numbers, copy = torch.rand(COPIED), torch.empty(COPIED)
         seconds = statistics.median(rounds({"copy": lambda: copy.copy_(numbers)}, 5)["copy"])
         return cls(rate, 2 * 4 * COPIED / seconds, measured(Point(10, 10, 1), 1).megabytes)

@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from benchmarks.timing import ratio, report
+from benchmarks.trainers import quiet_trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.table import Table
@@ -97,17 +98,13 @@ def seconds_of_a_step(config: Path, precision: str, filters: bool) -> tuple[floa
     chosen = faster_precision(setup.model, "cpu") if precision == "auto" else precision
     size = setup.trainer.filter_batch_size if filters else None
     times = StepTimes()
-    trainer = TwoPhaseTrainer(
+    trainer = quiet_trainer(
         filter_epochs=int(filters),
         max_epochs=0 if filters else 1,
-        precision=chosen,  # type: ignore[arg-type]
+        precision=chosen,
         accelerator="cpu",
         callbacks=[times],
         limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
     images = RandomImages(setup.datamodule, size or setup.datamodule.batch_size)
     trainer.fit(setup.model, datamodule=images)

@@ -9,12 +9,11 @@ from typing import Any
 
 from benchmarks.precision import CONFIGS, RandomImages, build
 from benchmarks.timing import report
+from benchmarks.trainers import quiet_trainer
 from lightning.pytorch.callbacks import Callback
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-
-from lightning_attractors.training import TwoPhaseTrainer
 
 FAMILIES = ["sa_node_mnist", "cvfr_mnist", "kh_cifar10", "nmode_mnist", "nmode_cifar10"]
 FAMILIES += ["nonexpansive_cifar10"]
@@ -89,17 +88,13 @@ def _row(config: Path, filters: bool) -> list[str]:
 
 def _operations(config: Path, filters: bool, images: int) -> float:
     setup, counted = build(config), Operations()
-    trainer = TwoPhaseTrainer(
+    trainer = quiet_trainer(
         filter_epochs=int(filters),
         max_epochs=0 if filters else 1,
         accelerator="cpu",
         callbacks=[counted],
         limit_train_batches=2,
         limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
     trainer.fit(setup.model, datamodule=RandomImages(setup.datamodule, images))
     return counted.count

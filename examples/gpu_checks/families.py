@@ -24,7 +24,6 @@ from lightning_attractors.models import (
     NonexpansiveNet,
 )
 from lightning_attractors.optim import Muon
-from lightning_attractors.training import TwoPhaseTrainer
 
 LETTERS, SHAPE = "ABCDE", (1, 7, 7)
 
@@ -74,17 +73,3 @@ def family(name: str) -> L.LightningModule:
 def letters(images: int = 200) -> LettersDataModule:
     """Noisy letters, so many to train with, in batches of 50."""
     return LettersDataModule(LETTERS, n_train=images, n_val=50, n_test=50)
-
-
-def quiet_trainer(device: torch.device, epochs: int, **settings: Any) -> TwoPhaseTrainer:
-    """A trainer on a device that writes and prints nothing."""
-    return TwoPhaseTrainer(
-        max_epochs=epochs,
-        accelerator=device.type,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
-    )

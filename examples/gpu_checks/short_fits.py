@@ -8,7 +8,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from gpu_checks.families import FAMILIES, family, letters, quiet_trainer
+from benchmarks.trainers import quiet_trainer
+from gpu_checks.families import FAMILIES, family, letters
 from gpu_checks.table import Row, attempted
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -34,7 +35,14 @@ def short_fit(name: str, device: torch.device, precision: str, epochs: int) -> R
     """Train, and compare what is certified there with what is certified on the CPU, of the same weights."""
     model, losses, data = family(name), _Losses(), letters()
     learns = int(name == "KrotovHopfield")
-    trainer = quiet_trainer(device, epochs, callbacks=[losses], precision=precision, filter_epochs=learns)
+    trainer = quiet_trainer(
+        accelerator=device.type,
+        devices=1,
+        max_epochs=epochs,
+        filter_epochs=learns,
+        callbacks=[losses],
+        precision=precision,
+    )
     trainer.fit(model, datamodule=data)
     first, last = losses.mean(first=True), losses.mean(first=False)
     accuracy = float(trainer.callback_metrics["val/accuracy"])

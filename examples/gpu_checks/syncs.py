@@ -9,7 +9,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from gpu_checks.families import family, letters, quiet_trainer
+from benchmarks.trainers import quiet_trainer
+from gpu_checks.families import family, letters
 from gpu_checks.waits import place, recorded_waits
 from lightning.pytorch.callbacks import Callback
 
@@ -71,8 +72,15 @@ def places_of_waits(name: str, device: torch.device, precision: str = "32-true")
 def _train(name: str, device: torch.device, precision: str, watch: Watch) -> None:
     model, steps = family(name), WatchedSteps(watch)
     learns = int(name == "KrotovHopfield")
-    trainer = quiet_trainer(device, 1, callbacks=[steps], filter_epochs=learns, precision=precision)
-    trainer.limit_val_batches = 0
+    trainer = quiet_trainer(
+        accelerator=device.type,
+        devices=1,
+        max_epochs=1,
+        limit_val_batches=0,
+        filter_epochs=learns,
+        callbacks=[steps],
+        precision=precision,
+    )
     trainer.fit(model, datamodule=letters())
     if steps.steps != 2 * (1 + learns):
         raise RuntimeError(f"{steps.steps} steps were watched")

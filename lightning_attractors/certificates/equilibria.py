@@ -30,14 +30,10 @@ import torch
 from torch import Tensor
 
 from lightning_attractors.certificates.differences import Map, evaluate
-from lightning_attractors.certificates.linearizations import (
-    MOST_NODES_BY_EIGENVALUES,
-    Kind,
-    Linearizations,
-    checked_jacobian,
-)
+from lightning_attractors.certificates.linearizations import Kind, Linearizations, checked_jacobian
 from lightning_attractors.certificates.spectra import Spectrum, spectrum
 from lightning_attractors.errors import require
+from lightning_attractors.linalg import MOST_NODES_BY_EIGENVALUES
 
 # Of 1 + ‖x‖: steps below are rounding, and the ball in which an equilibrium is looked for is no smaller.
 _ROUNDING_LEVEL = 1e-12

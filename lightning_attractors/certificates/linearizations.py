@@ -20,10 +20,8 @@ from lightning_attractors.certificates.differences import FINER_WIDTH, Differenc
 from lightning_attractors.certificates.spectra import Spectrum, disc_of_matrices_within, spectrum
 from lightning_attractors.contracts import name_of
 from lightning_attractors.errors import require
-from lightning_attractors.linalg import PowerNorms, active_nodes, power_norms
+from lightning_attractors.linalg import MOST_NODES_BY_EIGENVALUES, PowerNorms, active_nodes, power_norms
 
-# Eigenvalues of more nodes are only computed where a disc does not decide.
-MOST_NODES_BY_EIGENVALUES = 1024
 _SIGNS, _AGREEMENT = 40, 1e-13
 # Matrices of many nodes are large, and the newest ones are those that come again.
 _MOST_KNOWN = 4

@@ -22,7 +22,7 @@ _FIRST, _LARGEST, _SMALLEST, _TOLERANCE = 0.25, 1e3, 1e-4, 0.03
 # Float64 numbers that are held at a time, for all images that are looked at together: 256 MB, or, of what is
 # passed over again and again, what a processor's cache holds.
 _NUMBERS, _CACHED_NUMBERS = 1 << 25, 1 << 21
-_HALVES = 4  # of which a float64 number has the size
+_BYTES = 8  # of a float64 number
 # Steps beyond the evaluation after which a tube that is in no trap is given up.
 _BEYOND = 60
 # Flights of few nodes with more steps than that are not prepared: they take products for all pairs of steps.
@@ -70,7 +70,7 @@ def class_radii(
         require(quick, "nodes", flight.nodes, valid)
         # of one image: products to every step, twice over, what their norms take, and the forms
         matrices = 4 * flight.steps + 2 * len(flight.readout)
-        require_memory("nodes", flight.nodes, _HALVES * matrices * flight.nodes**2, states.device)
+        require_memory("nodes", flight.nodes, matrices * flight.nodes**2, states.device, _BYTES)
     if quick and (flight.nodes > MOST_NODES_OF_BLOCKS or flight.steps <= _MOST_PREPARED_STEPS):
         search.by_forms()
     if flight.nodes <= MOST_NODES_OF_BLOCKS:

@@ -2,7 +2,12 @@
 
 from lightning_attractors.linalg.autocast import product_dtype
 from lightning_attractors.linalg.convolution_symbols import Frequencies, Grid, half_symbols, symbols
-from lightning_attractors.linalg.eigenvalue_discs import PowerNorms, active_nodes, power_norms
+from lightning_attractors.linalg.eigenvalue_discs import (
+    MOST_NODES_BY_EIGENVALUES,
+    PowerNorms,
+    active_nodes,
+    power_norms,
+)
 from lightning_attractors.linalg.gram_iteration import gram_bounds, products_are_exact
 from lightning_attractors.linalg.newton_schulz import newton_schulz_step
 from lightning_attractors.linalg.operator_norms import (
@@ -22,6 +27,7 @@ from lightning_attractors.linalg.product_speed import (
 )
 
 __all__ = [
+    "MOST_NODES_BY_EIGENVALUES",
     "Frequencies",
     "Grid",
     "Padding",

@@ -27,6 +27,8 @@ from torch import Tensor
 
 from lightning_attractors.linalg.gram_iteration import gram_bounds, product_error
 
+# Eigenvalues of more nodes are only computed where a disc does not decide.
+MOST_NODES_BY_EIGENVALUES = 1024
 # Room for what the bounds themselves lose in float64, and for underflow.
 _SLACK, _TINY = 1 + 1e-9, 1e-290
 # Of a logarithm up to 700 and the sums that lead to it.

@@ -5,7 +5,6 @@ import signal
 import time
 
 import pytest
-from accidents import DiesAt
 from command_line import RUN, checkpoint, run, small
 from lightning.pytorch.utilities import rank_zero_only
 from processes import on_processes
@@ -60,8 +59,8 @@ def test_tasks_of_slurm_make_one_run(tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_dies_ends_the_others_within_a_minute(rank):
-    dies = ["--trainer.callbacks+", f"{DiesAt.__module__}.DiesAt"]
-    dies += ["--trainer.callbacks.epoch", 1, "--trainer.callbacks.rank", rank]
+    dies = ["--trainer.callbacks+", "accidents.KillAt", "--trainer.callbacks.epoch", 1]
+    dies += ["--trainer.callbacks.batch", 0, "--trainer.callbacks.rank", rank]
     start = time.monotonic()
     with pytest.raises(ChildFailedError):  # of the dead one, or of the other that waits for it in vain
         launched("fit", *LETTERS, "--trainer.max_epochs", 50, *dies)

@@ -12,24 +12,13 @@ from lightning.pytorch.callbacks import Callback
 
 
 class KillAt(Callback):
-    """SIGKILL at the given batch of the given epoch."""
+    """SIGKILL of one rank at the given batch of the given epoch."""
 
-    def __init__(self, epoch: int, batch: int) -> None:
-        self.epoch, self.batch = epoch, batch
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.current_epoch == self.epoch and batch_idx == self.batch:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class DiesAt(Callback):
-    """SIGKILL of one rank alone, after the first batch of an epoch."""
-
-    def __init__(self, epoch: int, rank: int) -> None:
-        self.epoch, self.rank = epoch, rank
+    def __init__(self, epoch: int, batch: int, rank: int = 0) -> None:
+        self.at = epoch, batch, rank
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, trainer.global_rank) == (self.epoch, self.rank):
+        if (trainer.current_epoch, batch_idx, trainer.global_rank) == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

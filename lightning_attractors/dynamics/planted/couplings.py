@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attractors.errors import require
-from lightning_attractors.linalg import power_norms
+from lightning_attractors.linalg import MOST_NODES_BY_EIGENVALUES, power_norms
 
 CouplingName = Literal["spectral", "projected"]
-_MOST_NODES_BY_EIGENVALUES = 1024
 
 
 class Coupling(nn.Module, ABC):
@@ -184,7 +183,7 @@ class ProjectedCoupling(Coupling):
         basis = self.planted_basis()
         # M (I − P): its planted eigenvalues are 0, which the disc holds, its others are those of A.
         trained = torch.addmm(self.weight, self.weight @ basis, basis.T, alpha=-1).double()
-        if len(trained) > _MOST_NODES_BY_EIGENVALUES and _all_within(trained, float(center), float(radius)):
+        if len(trained) > MOST_NODES_BY_EIGENVALUES and _all_within(trained, float(center), float(radius)):
             return
         values = torch.linalg.eigvals(trained)
         outside = values[(values - center).abs() > radius]

@@ -143,12 +143,13 @@ class _History:
 
     def fly(self, x: Tensor, scaled: Tensor) -> Tensor:
         """All segments from x, of which the last one is present in the end; the final states."""
-        noise = self.plan.noise if len(self.plan.segments) > 1 else None
+        several = len(self.plan.segments) > 1  # a single one is never taken again
         for number in range(len(self.plan.segments)):
-            self.starts.append(x.clone())
-            if noise is not None:
-                self.randomness.append(noise.generator.get_state())
-            x = self._take(number, scaled)
+            if several:
+                self.starts.append(x.clone())
+            if several and self.plan.noise is not None:
+                self.randomness.append(self.plan.noise.generator.get_state())
+            x = self._take(number, x, scaled)
         return x.clone()
 
     def recall(self, number: int, scaled: Tensor) -> None:
@@ -158,10 +159,10 @@ class _History:
         noise = self.plan.noise
         same = nullcontext() if noise is None else DrawingAgain(noise.generator, self.randomness[number])
         with same:
-            self._take(number, scaled)
+            self._take(number, self.starts[number], scaled)
 
-    def _take(self, number: int, scaled: Tensor) -> Tensor:
-        self.states[0].copy_(self.starts[number])
+    def _take(self, number: int, start: Tensor, scaled: Tensor) -> Tensor:
+        self.states[0].copy_(start)
         self.distances, self.present = [], number
         steps = self.plan.segments[number]
         for n in range(steps):

@@ -175,7 +175,7 @@ def test_many_nodes_are_constrained_as_few_are(radius_share, monkeypatch):
     few.constrain_(*ends)
     computed = []
     eigenvalues = torch.linalg.eigvals
-    monkeypatch.setattr(couplings, "_MOST_NODES_BY_EIGENVALUES", 8)
+    monkeypatch.setattr(couplings, "MOST_NODES_BY_EIGENVALUES", 8)
     monkeypatch.setattr(
         couplings.torch.linalg, "eigvals", lambda m: computed.append(len(m)) or eigenvalues(m)
     )
